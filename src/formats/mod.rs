@@ -1,0 +1,9 @@
+//! Layer 0: the text formats of the kernel, the boot loader and people. No I/O.
+
+pub mod cpuset;
+pub mod path;
+pub mod size;
+
+pub use cpuset::CpuSet;
+pub use path::HostPath;
+pub use size::Size;

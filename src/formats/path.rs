@@ -1,0 +1,83 @@
+//! Paths on the machine that is worked on, as opposed to paths of the process that works.
+
+use std::fmt;
+
+/// An absolute path below the root that a [`crate::host`] works in.
+///
+/// Not a `std::path::Path`, and not convertible to one: with `--root` the same path names a file in a tree or
+/// in a capture, and only the host layer can resolve it.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct HostPath(String);
+
+impl HostPath {
+    /// A path from its absolute text.
+    ///
+    /// # Panics
+    /// If the text is not absolute, ends in `/`, or has an empty, `.` or `..` component or a NUL. Paths come
+    /// from this program's own constants and from names that were checked; anything else is a defect.
+    pub fn new(text: impl Into<String>) -> HostPath {
+        let text = text.into();
+        let plain = |part: &str| !part.is_empty() && part != "." && part != ".." && !part.contains('\0');
+        assert!(
+            text.strip_prefix('/').is_some_and(|rest| rest.split('/').all(plain)),
+            "{text:?} is not a plain absolute path"
+        );
+        HostPath(text)
+    }
+
+    /// The path of `name` in this directory; `name` may have several components.
+    ///
+    /// # Panics
+    /// As [`HostPath::new`].
+    pub fn join(&self, name: impl fmt::Display) -> HostPath {
+        HostPath::new(format!("{}/{name}", self.0))
+    }
+
+    /// The absolute text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    /// The path without its leading slash, for resolving against a directory.
+    pub fn relative(&self) -> &str {
+        &self.0[1..]
+    }
+
+    /// The directory and the last component; the directory is `None` for a path directly below the root.
+    pub fn split(&self) -> (Option<HostPath>, &str) {
+        let (dir, name) = self.0.rsplit_once('/').expect("absolute");
+        ((!dir.is_empty()).then(|| HostPath(dir.to_owned())), name)
+    }
+}
+
+impl fmt::Display for HostPath {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(&self.0)
+    }
+}
+
+impl serde::Serialize for HostPath {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(&self.0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn joins_and_splits() {
+        let path = HostPath::new("/proc/irq").join(format_args!("{}/smp_affinity", 7));
+        assert_eq!(path.as_str(), "/proc/irq/7/smp_affinity");
+        assert_eq!(path.relative(), "proc/irq/7/smp_affinity");
+        assert_eq!(path.split(), (Some(HostPath::new("/proc/irq/7")), "smp_affinity"));
+    }
+
+    #[test]
+    fn refuses_what_could_escape() {
+        for bad in ["", "/", "etc", "/etc/", "/etc//x", "/etc/../x", "/./x", "/a\0b"] {
+            assert!(std::panic::catch_unwind(|| HostPath::new(bad)).is_err(), "{bad:?}");
+        }
+    }
+}
