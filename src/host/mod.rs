@@ -1,0 +1,79 @@
+//! Layer 1: the machine. The only place with effects; everything above is a pure function of what is read here.
+//!
+//! Reading and writing are separate capabilities: [`Read`] is all that planning, auditing and rendering ever
+//! hold, and [`Writer`] is made in one place, by a real `apply`.
+
+mod capabilities;
+mod capture;
+mod process;
+mod programs;
+mod root;
+mod snapshot;
+mod writer;
+
+pub use process::{Loaded, is_root, load, print, print_error, wants_color, write_output};
+pub use programs::{Program, ProgramError};
+pub use root::Root;
+pub use snapshot::{Entry, Snapshot};
+pub use writer::Writer;
+
+use crate::formats::HostPath;
+use std::fmt;
+use std::rc::Rc;
+
+/// A regular file as it was read.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct File {
+    /// The content; a kernel attribute ends with its newline.
+    pub bytes: Vec<u8>,
+    /// The permission bits. The kernel shows what it will refuse: since 6.12 an interrupt whose affinity is
+    /// not the user's to set has a read-only `smp_affinity`.
+    pub mode: u32,
+}
+
+impl File {
+    /// The content as text, invalid UTF-8 replaced.
+    pub fn text(&self) -> std::borrow::Cow<'_, str> {
+        String::from_utf8_lossy(&self.bytes)
+    }
+}
+
+/// Why something could not be read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ReadError {
+    /// It does not exist: for a kernel attribute, the kernel does not have it.
+    Absent,
+    /// It is not what was expected there: a directory for a file, a device, a file beyond [`MAX_FILE`].
+    Unsuitable,
+    /// The kernel refused, with this error.
+    Refused(nix::errno::Errno),
+}
+
+impl fmt::Display for ReadError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            ReadError::Absent => f.write_str("does not exist"),
+            ReadError::Unsuitable => f.write_str("is not a regular file of reasonable size"),
+            ReadError::Refused(errno) => write!(f, "{}", errno.desc()),
+        }
+    }
+}
+
+/// The largest file that is read, in bytes. Kernel attributes are at most a page; the largest file of a host is
+/// `grub.cfg`, some tens of KiB.
+pub const MAX_FILE: usize = 4 << 20;
+
+/// Reading one machine: the live one, a directory tree or a capture.
+pub trait Read {
+    /// The content and mode of a file; symbolic links are followed inside the root.
+    fn file(&self, path: &HostPath) -> Result<Rc<File>, ReadError>;
+
+    /// At most the first `limit` bytes of a file that may be long (`/proc/cpuinfo` of 1,024 CPUs is 1.5 MB).
+    fn head(&self, path: &HostPath, limit: usize) -> Result<Rc<File>, ReadError>;
+
+    /// The names in a directory, sorted, without `.` and `..`.
+    fn list(&self, path: &HostPath) -> Result<Rc<Vec<String>>, ReadError>;
+
+    /// The target of a symbolic link.
+    fn link(&self, path: &HostPath) -> Result<Rc<str>, ReadError>;
+}

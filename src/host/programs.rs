@@ -1,0 +1,81 @@
+//! Every external program there is, with its arguments. None goes through a shell, and none takes data from a
+//! profile as an argument: a guest's XML goes to `virsh` on standard input.
+
+use std::fmt;
+use std::io::Write;
+use std::process::{Command, Stdio};
+
+/// A program that `apply` may run on the live machine.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Program {
+    /// `update-grub` (Debian, Ubuntu): writes /boot/grub/grub.cfg anew from /etc/default/grub and grub.d.
+    UpdateGrub,
+    /// `systemctl daemon-reload`: systemd reads its unit files again.
+    DaemonReload,
+    /// `virsh define --validate`: the document, checked against libvirt's schema, becomes the definition.
+    Define {
+        /// The domain XML.
+        xml: String,
+    },
+}
+
+/// Why a program did not do its work.
+#[derive(Debug)]
+pub struct ProgramError {
+    what: String,
+    output: String,
+}
+
+impl fmt::Display for ProgramError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.what)?;
+        self.output.trim().lines().try_for_each(|line| write!(f, "\n  {line}"))
+    }
+}
+
+impl Program {
+    /// The command line, for people.
+    pub fn command(&self) -> &'static str {
+        match self {
+            Program::UpdateGrub => "update-grub",
+            Program::DaemonReload => "systemctl daemon-reload",
+            Program::Define { .. } => "virsh --connect qemu:///system define --validate /dev/stdin",
+        }
+    }
+
+    /// Runs it and waits. Only the writer of the live machine calls this.
+    pub(super) fn run(&self) -> Result<(), ProgramError> {
+        let mut words = self.command().split(' ');
+        let name = words.next().expect("a command has a name");
+        let fail = |what: String, output: String| ProgramError { what, output };
+        let mut child = Command::new(name)
+            .args(words)
+            // A fixed environment: nothing of the caller's may change what root's tools do.
+            .env_clear()
+            .env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin")
+            .env("LC_ALL", "C")
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .map_err(|error| {
+                fail(format!("`{name}` could not be started: {error}; is it installed?"), String::new())
+            })?;
+        let mut input = child.stdin.take().expect("piped");
+        if let Program::Define { xml } = self {
+            // The program says itself why it did not read its input.
+            let _ = input.write_all(xml.as_bytes());
+        }
+        drop(input);
+        let output =
+            child.wait_with_output().map_err(|error| fail(format!("`{name}`: {error}"), String::new()))?;
+        if output.status.success() {
+            return Ok(());
+        }
+        let text = [output.stdout, output.stderr].concat();
+        Err(fail(
+            format!("`{}` failed ({})", self.command(), output.status),
+            String::from_utf8_lossy(&text).into(),
+        ))
+    }
+}

@@ -1,0 +1,145 @@
+//! The directory that is `/` for everything: the live machine's, or the tree given with `--root`.
+
+use super::{File, MAX_FILE, Read, ReadError};
+use crate::formats::HostPath;
+use nix::errno::Errno;
+use nix::fcntl::{AtFlags, OFlag, OpenHow, ResolveFlag, open, openat2, readlinkat};
+use nix::sys::stat::{Mode, SFlag, fstat, fstatat};
+use std::os::fd::{AsFd, OwnedFd};
+use std::rc::Rc;
+
+/// An open root directory. Every path is resolved by the kernel inside it (openat2(2), `RESOLVE_IN_ROOT`), so
+/// that neither `..` nor an absolute symbolic link in a tree reaches the machine outside. Needs Linux >= 5.6.
+pub struct Root {
+    dir: OwnedFd,
+    live: bool,
+}
+
+impl Root {
+    /// The live machine.
+    pub fn live() -> Result<Root, Errno> {
+        Ok(Root {
+            dir: open("/", OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC, Mode::empty())?,
+            live: true,
+        })
+    }
+
+    /// A directory tree: a mounted image, a container's root, a test.
+    pub fn tree(path: &std::path::Path) -> Result<Root, Errno> {
+        Ok(Root {
+            dir: open(path, OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC, Mode::empty())?,
+            live: false,
+        })
+    }
+
+    /// Whether this is the running machine, where programs may be run and the kernel answers.
+    pub fn is_live(&self) -> bool {
+        self.live
+    }
+
+    pub(super) fn open(&self, path: &str, flags: OFlag, mode: Mode) -> Result<OwnedFd, Errno> {
+        let how = || {
+            OpenHow::new()
+                .flags(flags | OFlag::O_CLOEXEC | OFlag::O_NOCTTY)
+                .mode(mode)
+                .resolve(ResolveFlag::RESOLVE_IN_ROOT | ResolveFlag::RESOLVE_NO_MAGICLINKS)
+        };
+        // EAGAIN: a rename elsewhere raced with the resolution (openat2(2)); the kernel asks to try again.
+        for _ in 0..16 {
+            match openat2(self.dir.as_fd(), path, how()) {
+                Err(Errno::EAGAIN) => continue,
+                other => return other,
+            }
+        }
+        Err(Errno::EAGAIN)
+    }
+
+    /// The directory that holds `path`, and the name in it.
+    pub(super) fn parent<'p>(&self, path: &'p HostPath) -> Result<(OwnedFd, &'p str), Errno> {
+        let (dir, name) = path.split();
+        let dir = dir.as_ref().map_or(".", |dir| dir.relative());
+        Ok((self.open(dir, OFlag::O_RDONLY | OFlag::O_DIRECTORY, Mode::empty())?, name))
+    }
+
+    fn read(&self, path: &HostPath, limit: usize, whole: bool) -> Result<Rc<File>, ReadError> {
+        let fd = self
+            .open(path.relative(), OFlag::O_RDONLY | OFlag::O_NONBLOCK, Mode::empty())
+            .map_err(classify)?;
+        let stat = fstat(&fd).map_err(classify)?;
+        let kind = SFlag::from_bits_truncate(stat.st_mode) & SFlag::S_IFMT;
+        if kind != SFlag::S_IFREG {
+            return Err(ReadError::Unsuitable);
+        }
+        let size = usize::try_from(stat.st_size).unwrap_or(0);
+        let mut bytes = vec![0; (size + 1).clamp(4097, limit + 1)];
+        let mut len = 0;
+        loop {
+            if len == bytes.len() {
+                if len > limit {
+                    break;
+                }
+                bytes.resize((len * 2).min(limit + 1), 0);
+            }
+            let n = match nix::unistd::read(&fd, &mut bytes[len..]) {
+                Err(Errno::EINTR) => continue,
+                other => other.map_err(classify)?,
+            };
+            len += n;
+            // A file with a size (on disk; a sysfs attribute shows a page) is complete with one read that
+            // returns no more than it. procfs shows no size and is read to its end.
+            if n == 0 || (size > 0 && len <= size) {
+                break;
+            }
+        }
+        if len > limit {
+            if whole {
+                return Err(ReadError::Unsuitable);
+            }
+            len = limit;
+        }
+        bytes.truncate(len);
+        bytes.shrink_to_fit();
+        Ok(Rc::new(File { bytes, mode: stat.st_mode & 0o7777 }))
+    }
+}
+
+fn classify(errno: Errno) -> ReadError {
+    match errno {
+        Errno::ENOENT | Errno::ENOTDIR => ReadError::Absent,
+        other => ReadError::Refused(other),
+    }
+}
+
+impl Read for Root {
+    fn file(&self, path: &HostPath) -> Result<Rc<File>, ReadError> {
+        self.read(path, MAX_FILE, true)
+    }
+
+    fn head(&self, path: &HostPath, limit: usize) -> Result<Rc<File>, ReadError> {
+        self.read(path, limit, false)
+    }
+
+    fn list(&self, path: &HostPath) -> Result<Rc<Vec<String>>, ReadError> {
+        let fd = self
+            .open(path.relative(), OFlag::O_RDONLY | OFlag::O_DIRECTORY, Mode::empty())
+            .map_err(classify)?;
+        let mut names = Vec::new();
+        for entry in nix::dir::Dir::from_fd(fd).map_err(classify)?.into_iter() {
+            let name = entry.map_err(classify)?.file_name().to_string_lossy().into_owned();
+            if name != "." && name != ".." {
+                names.push(name);
+            }
+        }
+        names.sort_unstable();
+        Ok(Rc::new(names))
+    }
+
+    fn link(&self, path: &HostPath) -> Result<Rc<str>, ReadError> {
+        let (dir, name) = self.parent(path).map_err(classify)?;
+        let stat = fstatat(&dir, name, AtFlags::AT_SYMLINK_NOFOLLOW).map_err(classify)?;
+        if SFlag::from_bits_truncate(stat.st_mode) & SFlag::S_IFMT != SFlag::S_IFLNK {
+            return Err(ReadError::Unsuitable);
+        }
+        Ok(readlinkat(&dir, name).map_err(classify)?.to_string_lossy().into())
+    }
+}

@@ -1,0 +1,95 @@
+//! What was read of a machine, each thing once.
+
+use super::{File, Read, ReadError};
+use crate::formats::HostPath;
+use std::cell::RefCell;
+use std::collections::HashMap;
+use std::rc::Rc;
+
+/// One thing that was read.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Entry {
+    /// A file, or the head of one.
+    File(Rc<File>),
+    /// The names in a directory.
+    List(Rc<Vec<String>>),
+    /// The target of a symbolic link.
+    Link(Rc<str>),
+    /// It could not be read.
+    Error(ReadError),
+}
+
+/// A machine as far as it was read. Over a [`Root`](super::Root) each path is read at most once, so that one
+/// plan sees one state; what was read can be written as a capture, and a capture is a snapshot with nothing
+/// behind it.
+#[derive(Default)]
+pub struct Snapshot {
+    entries: RefCell<HashMap<HostPath, Entry>>,
+    behind: Option<Box<dyn Read>>,
+}
+
+impl Snapshot {
+    /// A snapshot that reads from `machine` what it is asked for.
+    pub fn of(machine: Box<dyn Read>) -> Snapshot {
+        Snapshot { behind: Some(machine), ..Snapshot::default() }
+    }
+
+    /// A machine that has exactly `entries`.
+    pub fn recorded(entries: impl IntoIterator<Item = (HostPath, Entry)>) -> Snapshot {
+        Snapshot { entries: RefCell::new(entries.into_iter().collect()), behind: None }
+    }
+
+    /// Everything that was read and exists, sorted by path.
+    pub fn entries(&self) -> Vec<(HostPath, Entry)> {
+        let entries = self.entries.borrow();
+        let exists = |entry: &Entry| !matches!(entry, Entry::Error(ReadError::Absent));
+        let mut all: Vec<_> =
+            entries.iter().filter(|(_, e)| exists(e)).map(|(p, e)| (p.clone(), e.clone())).collect();
+        all.sort_unstable_by(|(a, _), (b, _)| a.cmp(b));
+        all
+    }
+
+    fn get(&self, path: &HostPath, read: impl FnOnce(&dyn Read) -> Result<Entry, ReadError>) -> Entry {
+        if let Some(entry) = self.entries.borrow().get(path) {
+            return entry.clone();
+        }
+        let result = self.behind.as_deref().map_or(Err(ReadError::Absent), read);
+        let entry = result.unwrap_or_else(Entry::Error);
+        self.entries.borrow_mut().insert(path.clone(), entry.clone());
+        entry
+    }
+}
+
+impl Read for Snapshot {
+    fn file(&self, path: &HostPath) -> Result<Rc<File>, ReadError> {
+        match self.get(path, |machine| machine.file(path).map(Entry::File)) {
+            Entry::File(file) => Ok(file),
+            Entry::Error(error) => Err(error),
+            _ => Err(ReadError::Unsuitable),
+        }
+    }
+
+    fn head(&self, path: &HostPath, limit: usize) -> Result<Rc<File>, ReadError> {
+        match self.get(path, |machine| machine.head(path, limit).map(Entry::File)) {
+            Entry::File(file) => Ok(file),
+            Entry::Error(error) => Err(error),
+            _ => Err(ReadError::Unsuitable),
+        }
+    }
+
+    fn list(&self, path: &HostPath) -> Result<Rc<Vec<String>>, ReadError> {
+        match self.get(path, |machine| machine.list(path).map(Entry::List)) {
+            Entry::List(names) => Ok(names),
+            Entry::Error(error) => Err(error),
+            _ => Err(ReadError::Unsuitable),
+        }
+    }
+
+    fn link(&self, path: &HostPath) -> Result<Rc<str>, ReadError> {
+        match self.get(path, |machine| machine.link(path).map(Entry::Link)) {
+            Entry::Link(target) => Ok(target),
+            Entry::Error(error) => Err(error),
+            _ => Err(ReadError::Unsuitable),
+        }
+    }
+}

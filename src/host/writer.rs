@@ -1,0 +1,128 @@
+//! Writing to one machine. Made only by a real `apply`.
+
+use super::{Program, ProgramError, Root};
+use crate::formats::HostPath;
+use nix::errno::Errno;
+use nix::fcntl::{AtFlags, Flock, FlockArg, OFlag, renameat};
+use nix::sys::stat::{FchmodatFlags, Mode, fchmod, fchmodat, fstatat, mkdirat};
+use nix::unistd::{Gid, Uid, UnlinkatFlags, fchown, fsync, symlinkat, unlinkat};
+use std::os::fd::OwnedFd;
+
+/// The write capability for one root, held under the lock that lets one run work at a time.
+pub struct Writer<'r> {
+    root: &'r Root,
+    _lock: Flock<OwnedFd>,
+}
+
+/// The lock file, below the root.
+const LOCK: &str = "/run/rtkvm-tune.lock";
+
+impl<'r> Writer<'r> {
+    /// Takes the lock of `root`.
+    ///
+    /// # Errors
+    /// `EWOULDBLOCK` when another run holds it; anything else when the lock file cannot be made.
+    pub fn lock(root: &'r Root) -> Result<Writer<'r>, Errno> {
+        let path = HostPath::new(LOCK);
+        make_parents(root, &path)?;
+        let file = root.open(
+            path.relative(),
+            OFlag::O_RDWR | OFlag::O_CREAT | OFlag::O_NOFOLLOW,
+            Mode::from_bits_truncate(0o600),
+        )?;
+        match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
+            Ok(lock) => Ok(Writer { root, _lock: lock }),
+            Err((_, errno)) => Err(errno),
+        }
+    }
+
+    /// Writes one value to an existing kernel attribute: one write, never created.
+    pub fn attribute(&self, path: &HostPath, value: &str) -> Result<(), Errno> {
+        let fd = self.root.open(path.relative(), OFlag::O_WRONLY | OFlag::O_TRUNC, Mode::empty())?;
+        let line = format!("{value}\n");
+        match nix::unistd::write(&fd, line.as_bytes())? {
+            n if n == line.len() => Ok(()),
+            _ => Err(Errno::EIO),
+        }
+    }
+
+    /// Replaces or makes a whole file, so that at any moment the old or the new content is there, on disk. An
+    /// existing file keeps its mode and owner; a new one gets `mode`. Missing directories are made, 0755.
+    pub fn file(&self, path: &HostPath, content: &str, mode: u32) -> Result<(), Errno> {
+        make_parents(self.root, path)?;
+        let (dir, name) = self.root.parent(path)?;
+        let old = fstatat(&dir, name, AtFlags::AT_SYMLINK_NOFOLLOW).ok();
+        let temporary = format!(".{name}.rtkvm-tune");
+        remove_if_there(&dir, &temporary)?;
+        let flags = OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+        let fd = nix::fcntl::openat(&dir, temporary.as_str(), flags, Mode::from_bits_truncate(0o600))?;
+        let written = (|| {
+            let mut rest = content.as_bytes();
+            while !rest.is_empty() {
+                match nix::unistd::write(&fd, rest) {
+                    Err(Errno::EINTR) => {}
+                    other => rest = &rest[other?..],
+                }
+            }
+            if let Some(old) = &old {
+                fchown(&fd, Some(Uid::from_raw(old.st_uid)), Some(Gid::from_raw(old.st_gid)))?;
+            }
+            fchmod(&fd, Mode::from_bits_truncate(old.map_or(mode, |old| old.st_mode & 0o7777)))?;
+            fsync(&fd)?;
+            renameat(&dir, temporary.as_str(), &dir, name)?;
+            fsync(&dir)
+        })();
+        if written.is_err() {
+            // The first error is the one to report.
+            let _ = remove_if_there(&dir, &temporary);
+        }
+        written
+    }
+
+    /// Makes a symbolic link, replacing one that points elsewhere.
+    pub fn link(&self, path: &HostPath, target: &str) -> Result<(), Errno> {
+        make_parents(self.root, path)?;
+        let (dir, name) = self.root.parent(path)?;
+        let temporary = format!(".{name}.rtkvm-tune");
+        remove_if_there(&dir, &temporary)?;
+        symlinkat(target, &dir, temporary.as_str())?;
+        renameat(&dir, temporary.as_str(), &dir, name)?;
+        fsync(&dir)
+    }
+
+    /// Removes a file that we own.
+    pub fn remove(&self, path: &HostPath) -> Result<(), Errno> {
+        let (dir, name) = self.root.parent(path)?;
+        unlinkat(&dir, name, UnlinkatFlags::NoRemoveDir)?;
+        fsync(&dir)
+    }
+
+    /// Runs a program on the live machine; `None` in a tree, where no program is ever run.
+    pub fn run(&self, program: &Program) -> Option<Result<(), ProgramError>> {
+        self.root.is_live().then(|| program.run())
+    }
+}
+
+fn remove_if_there(dir: &OwnedFd, name: &str) -> Result<(), Errno> {
+    match unlinkat(dir, name, UnlinkatFlags::NoRemoveDir) {
+        Err(Errno::ENOENT) => Ok(()),
+        other => other,
+    }
+}
+
+fn make_parents(root: &Root, path: &HostPath) -> Result<(), Errno> {
+    let (Some(dir), _) = path.split() else { return Ok(()) };
+    match root.open(dir.relative(), OFlag::O_PATH | OFlag::O_DIRECTORY, Mode::empty()) {
+        Err(Errno::ENOENT) => {}
+        other => return other.map(drop),
+    }
+    make_parents(root, &dir)?;
+    let (parent, name) = root.parent(&dir)?;
+    match mkdirat(&parent, name, Mode::from_bits_truncate(0o755)) {
+        Err(Errno::EEXIST) | Ok(()) => {}
+        Err(other) => return Err(other),
+    }
+    // The caller's umask must not make a system directory unreadable.
+    fchmodat(&parent, name, Mode::from_bits_truncate(0o755), FchmodatFlags::FollowSymlink)?;
+    fsync(&parent)
+}
