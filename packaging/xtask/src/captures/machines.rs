@@ -32,6 +32,8 @@ pub(crate) struct Machine {
 /// A NUMA node: its CPUs, as ranges, and its memory in GiB.
 struct Node(&'static [&'static str], u32);
 
+/// Without this feature the kernel sees neither threads nor dies of the emulated CPU, which calls itself an AMD.
+const TOPOLOGY: &str = ",+topoext";
 const TWO_NODES: &[Node] = &[Node(&["0-7"], 32), Node(&["8-15"], 32)];
 
 /// The machine of the guide, and what the others differ from.
@@ -68,6 +70,7 @@ pub(crate) const MACHINES: &[Machine] = &[
         name: "smt",
         about: "2 nodes of 4 cores with 2 threads each",
         smp: "16,sockets=2,dies=1,cores=4,threads=2",
+        cpu: TOPOLOGY,
         ..REFERENCE
     },
     Machine {
@@ -104,6 +107,7 @@ pub(crate) const MACHINES: &[Machine] = &[
         name: "dies",
         about: "64 CPUs: 2 nodes, each a socket of 4 dies of 8 cores",
         smp: "64,sockets=2,dies=4,cores=8,threads=1",
+        cpu: TOPOLOGY,
         nodes: &[Node(&["0-31"], 64), Node(&["32-63"], 64)],
         deadline: 600,
         ..REFERENCE
