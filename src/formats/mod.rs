@@ -3,6 +3,7 @@
 pub mod cpuset;
 pub mod kernel_args;
 pub mod path;
+pub mod shell_vars;
 pub mod size;
 
 pub use cpuset::CpuSet;
