@@ -2,5 +2,7 @@
 //!
 //! The layers and their rules are in `ARCHITECTURE.md`.
 
+pub mod cli;
+pub mod facts;
 pub mod formats;
 pub mod host;

@@ -1,3 +1,5 @@
 //! The command.
 
-fn main() {}
+fn main() -> std::process::ExitCode {
+    rtkvm_tune::cli::run().into()
+}

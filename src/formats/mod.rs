@@ -1,7 +1,10 @@
 //! Layer 0: the text formats of the kernel, the boot loader and people. No I/O.
 
 pub mod cpuset;
+pub mod grub;
+pub mod kernel_args;
 pub mod path;
+pub mod shell_vars;
 pub mod size;
 
 pub use cpuset::CpuSet;

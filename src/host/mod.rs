@@ -5,12 +5,14 @@
 
 mod capabilities;
 mod capture;
+mod machine;
 mod process;
 mod programs;
 mod root;
 mod snapshot;
 mod writer;
 
+pub use machine::Machine;
 pub use process::{Loaded, is_root, load, print, print_error, wants_color, write_output};
 pub use programs::{Program, ProgramError};
 pub use root::Root;

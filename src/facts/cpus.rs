@@ -1,0 +1,142 @@
+//! CPUs and what they share. Source: Documentation/admin-guide/cputopology.rst and
+//! Documentation/ABI/stable/sysfs-devices-system-cpu.
+
+use super::{Numa, cpu_list, number, numbered};
+use crate::formats::{CpuSet, HostPath};
+use crate::host::Read;
+use serde::Serialize;
+
+/// The CPUs of a machine.
+#[derive(Debug, Clone, Serialize)]
+pub struct Cpus {
+    /// CPUs that could ever be there.
+    pub possible: CpuSet,
+    /// CPUs that are there, online or not.
+    pub present: CpuSet,
+    /// CPUs that run.
+    pub online: CpuSet,
+    /// CPUs that are there and do not run.
+    pub offline: CpuSet,
+    /// The CPU the machine boots on: 0, or the lowest online one. Firmware and legacy interrupts come to it.
+    pub boot: u32,
+    /// CPUs that the running kernel keeps out of scheduling domains; `None` if it does not tell.
+    pub isolated: Option<CpuSet>,
+    /// CPUs that the running kernel keeps without a tick; `None` if it cannot (`CONFIG_NO_HZ_FULL`).
+    pub nohz_full: Option<CpuSet>,
+    /// The online cores, ordered by their first CPU.
+    pub cores: Vec<Core>,
+}
+
+/// One physical core: the online CPUs (threads) that share it.
+#[derive(Debug, Clone, Serialize)]
+pub struct Core {
+    /// Its threads.
+    pub cpus: CpuSet,
+    /// The kernel's `core_id`, unique in its package at best.
+    pub id: Option<u32>,
+    /// The physical package (socket).
+    pub package: Option<u32>,
+    /// The die in the package.
+    pub die: Option<u32>,
+    /// The memory node; `None` if no node lists it.
+    pub node: Option<u32>,
+    /// The CPUs of the same node that share its last-level cache; where the kernel shows no cache, its package
+    /// and die.
+    pub llc: CpuSet,
+}
+
+impl Cpus {
+    /// Reads the CPUs. `numa` says which node each is on.
+    ///
+    /// # Errors
+    /// The kernel's list of online CPUs cannot be read.
+    pub fn read(host: &dyn Read, numa: &Numa) -> Result<Cpus, String> {
+        let dir = HostPath::new("/sys/devices/system/cpu");
+        let list = |name: &str| cpu_list(host, &dir.join(name));
+        let online = list("online").filter(|cpus| !cpus.is_empty());
+        let online =
+            online.ok_or_else(|| format!("no online CPUs: {dir}/online is missing or not a CPU list"))?;
+        let present = list("present").unwrap_or_else(|| online.clone()).union(&online);
+        let possible = list("possible").unwrap_or_else(|| present.clone()).union(&present);
+        let first = online.first().expect("not empty");
+        Ok(Cpus {
+            cores: read_cores(host, &dir, &online, numa),
+            boot: if online.contains(0) { 0 } else { first },
+            offline: present.difference(&online),
+            isolated: list("isolated"),
+            nohz_full: list("nohz_full"),
+            possible,
+            present,
+            online,
+        })
+    }
+
+    /// The core of a CPU; `None` if it is not online.
+    pub fn core_of(&self, cpu: u32) -> Option<&Core> {
+        self.cores.iter().find(|core| core.cpus.contains(cpu))
+    }
+
+    /// The most threads that a core has.
+    pub fn threads_per_core(&self) -> usize {
+        self.cores.iter().map(|core| core.cpus.len()).max().unwrap_or(1)
+    }
+}
+
+/// What a CPU shares is read from the first of those that share it: the kernel shows the same to each.
+fn read_cores(host: &dyn Read, dir: &HostPath, online: &CpuSet, numa: &Numa) -> Vec<Core> {
+    let mut cores: Vec<Core> = Vec::new();
+    let mut seen = CpuSet::new();
+    let mut caches: Vec<CpuSet> = Vec::new();
+    for cpu in online.iter() {
+        if seen.contains(cpu) {
+            continue;
+        }
+        let topology = dir.join(format_args!("cpu{cpu}/topology"));
+        let shared = |name: &str| {
+            cpu_list(host, &topology.join(name))
+                .map(|cpus| cpus.intersection(online))
+                .filter(|s| s.contains(cpu))
+        };
+        let alone = || CpuSet::from_iter([cpu]);
+        // thread_siblings_list is the name before 5.3.
+        let cpus = shared("core_cpus_list").or_else(|| shared("thread_siblings_list")).unwrap_or_else(alone);
+        let cpus = cpus.difference(&seen);
+        seen = seen.union(&cpus);
+        let known = caches.iter().position(|cache| cache.contains(cpu));
+        let cache = known.or_else(|| {
+            caches.push(last_level_cache(host, dir, cpu)?);
+            Some(caches.len() - 1)
+        });
+        cores.push(Core {
+            id: number(host, &topology.join("core_id")),
+            package: number(host, &topology.join("physical_package_id")),
+            die: number(host, &topology.join("die_id")),
+            node: numa.node_of(cpu).map(|node| node.id),
+            // Completed below, when every core is known.
+            llc: cache.map(|at| caches[at].clone()).unwrap_or_default(),
+            cpus,
+        });
+    }
+    let key = |core: &Core| (core.node, core.package, core.die);
+    let groups: Vec<CpuSet> = cores
+        .iter()
+        .map(|core| {
+            let same = cores.iter().filter(|other| match core.llc.is_empty() {
+                true => key(other) == key(core),
+                false => other.node == core.node && !other.cpus.is_disjoint(&core.llc),
+            });
+            same.fold(CpuSet::new(), |all, other| all.union(&other.cpus))
+        })
+        .collect();
+    for (core, group) in cores.iter_mut().zip(groups) {
+        core.llc = group;
+    }
+    cores
+}
+
+/// The CPUs that share the highest cache of `cpu`: the kernel numbers the `indexN` directories upwards.
+fn last_level_cache(host: &dyn Read, dir: &HostPath, cpu: u32) -> Option<CpuSet> {
+    let cache = dir.join(format_args!("cpu{cpu}/cache"));
+    let last = *numbered(host, &cache, "index").ok()?.last()?;
+    cpu_list(host, &cache.join(format_args!("index{last}/shared_cpu_list"))).filter(|cpus| cpus.contains(cpu))
+}

@@ -1,0 +1,91 @@
+//! The running kernel, the processor as it sees it, and the operating system.
+
+use super::{line, text};
+use crate::formats::kernel_args::KernelArgs;
+use crate::formats::{HostPath, shell_vars};
+use crate::host::Read;
+use serde::Serialize;
+
+/// The running kernel and what it runs on. `None`: the machine description does not tell.
+#[derive(Debug, Clone, Serialize)]
+pub struct Kernel {
+    /// `uname -r`.
+    pub release: Option<String>,
+    /// Whether it is a PREEMPT_RT kernel.
+    pub preempt_rt: Option<bool>,
+    /// The command line it was started with.
+    #[serde(serialize_with = "as_text")]
+    pub command_line: Option<KernelArgs>,
+    /// Whether the processor has 1 GiB pages (`pdpe1gb`); `None` on other architectures than x86.
+    pub gigabyte_pages: Option<bool>,
+    /// `PRETTY_NAME` of os-release(5).
+    pub os: Option<String>,
+    /// `ID` and `ID_LIKE` of os-release(5).
+    pub os_family: Vec<String>,
+}
+
+fn as_text<S: serde::Serializer>(args: &Option<KernelArgs>, serializer: S) -> Result<S::Ok, S::Error> {
+    serde::Serialize::serialize(&args.as_ref().map(ToString::to_string), serializer)
+}
+
+/// Enough of /proc/cpuinfo for the first processor: about 1.5 KiB on x86.
+const CPUINFO_HEAD: usize = 8192;
+
+impl Kernel {
+    /// Reads the kernel's own words.
+    pub fn read(host: &dyn Read) -> Kernel {
+        let sysctl = |name: &str| line(host, &HostPath::new(format!("/proc/sys/kernel/{name}")));
+        let release_file = ["/etc/os-release", "/usr/lib/os-release"]
+            .iter()
+            .find_map(|path| text(host, &HostPath::new(*path)));
+        let os = shell_vars::parse(&release_file.unwrap_or_default());
+        let words = ["ID", "ID_LIKE"].iter().filter_map(|name| os.text(name));
+        Kernel {
+            release: sysctl("osrelease"),
+            preempt_rt: is_realtime(sysctl("version"), line(host, &HostPath::new("/sys/kernel/realtime"))),
+            command_line: text(host, &HostPath::new("/proc/cmdline")).map(|text| KernelArgs::parse(&text)),
+            gigabyte_pages: gigabyte_pages(host),
+            os: os.text("PRETTY_NAME").map(str::to_owned),
+            os_family: words.flat_map(str::split_whitespace).map(str::to_owned).collect(),
+        }
+    }
+
+    /// Whether the operating system is of this family.
+    pub fn is_os(&self, id: &str) -> bool {
+        self.os_family.iter().any(|word| word == id)
+    }
+}
+
+/// `/sys/kernel/realtime` says it on patched kernels; mainline says it in its version only. `PREEMPT_DYNAMIC`
+/// is not real-time.
+fn is_realtime(version: Option<String>, file: Option<String>) -> Option<bool> {
+    if file.as_deref() == Some("1") {
+        return Some(true);
+    }
+    version.map(|version| version.contains("PREEMPT_RT") || version.contains("PREEMPT RT"))
+}
+
+fn gigabyte_pages(host: &dyn Read) -> Option<bool> {
+    use procfs::FromBufRead;
+    let head = host.head(&HostPath::new("/proc/cpuinfo"), CPUINFO_HEAD).ok()?;
+    let text = head.text();
+    let first = text.split("\n\n").next()?;
+    let info = procfs::CpuInfo::from_buf_read(first.as_bytes()).ok()?;
+    let flags = info.flags(0)?;
+    Some(flags.contains(&"pdpe1gb"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::is_realtime;
+
+    #[test]
+    fn real_time_is_not_guessed() {
+        let version = |text: &str| Some(text.to_owned());
+        assert_eq!(is_realtime(version("#1 SMP PREEMPT_RT Debian 6.1.1"), None), Some(true));
+        assert_eq!(is_realtime(version("#1 SMP PREEMPT RT"), None), Some(true));
+        assert_eq!(is_realtime(version("#1 SMP PREEMPT_DYNAMIC"), None), Some(false));
+        assert_eq!(is_realtime(version("#1 SMP"), version("1")), Some(true));
+        assert_eq!(is_realtime(None, None), None);
+    }
+}

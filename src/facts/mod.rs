@@ -1,0 +1,99 @@
+//! Layer 2: what the machine is, read once through [`crate::host::Read`] and parsed. A missing piece is a fact
+//! (no `node/` directory, no caches, sparse ids), not an error.
+
+pub mod boot;
+pub mod cpus;
+pub mod irqs;
+pub mod kernel;
+pub mod numa;
+
+pub use boot::{Boot, Loader};
+pub use cpus::{Core, Cpus};
+pub use irqs::{Irq, Irqs, Movable};
+pub use kernel::Kernel;
+pub use numa::{Node, Numa, Pool};
+
+use crate::formats::{CpuSet, HostPath};
+use crate::host::{Read, ReadError};
+
+/// One machine as it was found.
+#[derive(Debug, Clone, serde::Serialize)]
+pub struct Facts {
+    /// CPUs and how they share cores, caches and packages.
+    pub cpus: Cpus,
+    /// Memory nodes, with their CPUs and huge page pools.
+    pub numa: Numa,
+    /// Interrupts.
+    pub irqs: Irqs,
+    /// The running kernel and the operating system.
+    pub kernel: Kernel,
+    /// How the machine boots.
+    pub boot: Boot,
+    /// Templates that the operator put in `/etc/rtkvm-tune/templates`: name and text.
+    #[serde(skip)]
+    pub templates: Vec<(String, String)>,
+    /// Whether `/usr/bin/rtkvm-tune`, which the boot unit starts, is there.
+    pub installed: bool,
+}
+
+/// Where an operator's own templates are.
+pub const TEMPLATES: &str = "/etc/rtkvm-tune/templates";
+
+/// The program that the boot unit starts.
+pub const PROGRAM: &str = "/usr/bin/rtkvm-tune";
+
+impl Facts {
+    /// Reads the machine.
+    ///
+    /// # Errors
+    /// The one thing nothing can be planned without: which CPUs are online, with where it was looked for.
+    pub fn read(host: &dyn Read) -> Result<Facts, String> {
+        let numa = Numa::read(host);
+        let cpus = Cpus::read(host, &numa)?;
+        // Without node/ the kernel's one node has every CPU.
+        let numa = numa.or_flat(host, &cpus.online);
+        let templates = HostPath::new(TEMPLATES);
+        let names = host.list(&templates).map(|names| names.to_vec()).unwrap_or_default();
+        let names = names.into_iter().filter(|name| name.ends_with(".xml"));
+        let templates =
+            names.filter_map(|name| text(host, &templates.join(&name)).map(|text| (name, text))).collect();
+        let program = HostPath::new(PROGRAM);
+        Ok(Facts {
+            cpus,
+            numa,
+            irqs: Irqs::read(host),
+            kernel: Kernel::read(host),
+            boot: Boot::read(host),
+            templates,
+            installed: host.head(&program, 64).is_ok(),
+        })
+    }
+}
+
+/// The text of a file, `None` if it cannot be read.
+fn text(host: &dyn Read, path: &HostPath) -> Option<String> {
+    host.file(path).ok().map(|file| file.text().into_owned())
+}
+
+/// The trimmed text of a file that should hold one value; `None` if absent or empty.
+fn line(host: &dyn Read, path: &HostPath) -> Option<String> {
+    text(host, path).map(|text| text.trim().to_owned()).filter(|text| !text.is_empty())
+}
+
+/// A whole number. The kernel writes -1 where it does not know, which is no value.
+fn number<T: std::str::FromStr>(host: &dyn Read, path: &HostPath) -> Option<T> {
+    line(host, path)?.parse().ok()
+}
+
+/// A CPU list; `None` if the file is absent or holds something else.
+fn cpu_list(host: &dyn Read, path: &HostPath) -> Option<CpuSet> {
+    CpuSet::parse_kernel_list(&text(host, path)?).ok()
+}
+
+/// The numbers N of the entries `PREFIXn` of a directory, ascending.
+fn numbered(host: &dyn Read, dir: &HostPath, prefix: &str) -> Result<Vec<u32>, ReadError> {
+    let number = |name: &String| name.strip_prefix(prefix)?.parse::<u32>().ok();
+    let mut numbers: Vec<u32> = host.list(dir)?.iter().filter_map(number).collect();
+    numbers.sort_unstable();
+    Ok(numbers)
+}
