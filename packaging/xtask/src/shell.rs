@@ -73,6 +73,7 @@ fn package_of(program: &str) -> Option<&'static str> {
     Some(match program {
         "qemu-system-x86_64" => "qemu-system-x86",
         "cpio" => "cpio",
+        "grub-mkconfig" => "grub2-common",
         "strace" => "strace",
         "setpriv" => "util-linux",
         "dpkg-query" | "dpkg" => "dpkg",

@@ -11,6 +11,7 @@ use anyhow::{Context, Result, bail};
 
 use super::debian::Kernel;
 use super::machines::Machine;
+use crate::shell::{root, run};
 
 /// What a machine runs first.
 const INIT: &str = include_str!("guest-init.sh");
@@ -57,6 +58,9 @@ pub(crate) fn build(work: &Path, kernel: &Kernel, program: &Path) -> Result<Path
     for name in ["vmlinuz", "initrd.img"] {
         fs::write(tree.join(format!("boot/{name}-{release}")), "")?;
     }
+    // The real grub-mkconfig, over the folders of that machine.
+    run(Command::new("sh").arg(root().join("tests/grub/mkconfig.sh")).arg(&tree).stderr(Stdio::null()))
+        .context("grub.cfg was not made: run `sh tests/grub/mkconfig.sh DIR` to see why")?;
     put(program, &tree.join("usr/bin/rtkvm-tune"))?;
     let mut order = String::new();
     for (name, file) in modules(&kernel.files.join("lib/modules").join(release))? {

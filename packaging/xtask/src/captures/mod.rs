@@ -32,7 +32,7 @@ pub(crate) fn run(args: &[String]) -> Result<()> {
         }
     }
     let machines = select(&names)?;
-    need(&["qemu-system-x86_64", "cpio", "setpriv", "apt-get", "dpkg"])?;
+    need(&["qemu-system-x86_64", "cpio", "grub-mkconfig", "setpriv", "apt-get", "dpkg"])?;
     let program = match program {
         Some(file) => file,
         None => step("static rtkvm-tune", static_program)?,
