@@ -1,6 +1,6 @@
 #!/bin/busybox sh
-# The first process of a recorded machine: brings up its devices, records it, sends the record to the second
-# serial port (the first one carries the kernel's messages) and powers off.
+# The first process of a recorded machine: brings up its devices, records it, sends the record through a
+# virtio port (the serial port carries the kernel's messages) and powers off.
 /bin/busybox mount -t proc -o nosuid,nodev,noexec proc /proc
 /bin/busybox mount -t sysfs -o nosuid,nodev,noexec sysfs /sys
 /bin/busybox mount -t devtmpfs devtmpfs /dev
@@ -12,8 +12,7 @@ busybox mkdir -p /tmp/bin
 busybox --install -s /tmp/bin
 PATH=/usr/bin:/tmp/bin:/bin
 
-stty -F /dev/ttyS1 raw -echo clocal
-note() { echo "note: $*" >/dev/ttyS1; }
+note() { echo "$*" >>/tmp/notes; }
 
 while read -r module; do
     insmod "/modules/$module.ko" || note "module $module: not loaded"
@@ -33,9 +32,14 @@ while read -r message; do
 done </tmp/messages
 read -r up rest </proc/uptime
 note "up for $up s, online CPUs $(cat /sys/devices/system/cpu/online), nodes $(cat /sys/devices/system/node/online)"
+insmod /modules/virtio_console.ko
+until [ -e "$(echo /dev/vport*p1)" ]; do
+    sleep 1
+done
 {
+    cat /tmp/notes
     echo "capture begins"
     cat /tmp/capture
     echo "capture ends: status $status, $(wc -c </tmp/capture) bytes"
-} >/dev/ttyS1
+} >"$(echo /dev/vport*p1)"
 poweroff -f

@@ -40,10 +40,18 @@ pub(crate) fn run(args: &[String]) -> Result<()> {
     let kernel = step("Debian kernel and files", || debian::fetch(&cache()?))?;
     let work = root().join("target/captures");
     let base = step("initramfs", || initramfs::build(&work, &kernel, &program))?;
+    let mut failed = Vec::new();
     for machine in machines {
-        step(machine.name, || record(machine, &kernel, &base, &work.join(machine.name)))?;
+        let folder = work.join(machine.name);
+        if let Err(error) = step(machine.name, || record(machine, &kernel, &base, &folder)) {
+            eprintln!("    {error:#}");
+            failed.push(machine.name);
+        }
     }
-    Ok(())
+    match failed.as_slice() {
+        [] => Ok(()),
+        names => bail!("not recorded: {}", names.join(", ")),
+    }
 }
 
 fn select(names: &[&str]) -> Result<Vec<&'static Machine>> {
@@ -77,21 +85,22 @@ fn record(machine: &Machine, kernel: &debian::Kernel, base: &Path, work: &Path) 
     fs::copy(&kernel.image, work.join("vmlinuz"))?;
     initramfs::complete(base, machine, &work.join("initramfs.gz"))?;
     let arguments = machine.qemu_arguments(&kernel.version);
-    let recording = match qemu::boot(work, &arguments, machine.deadline()) {
-        Ok(recording) => recording,
+    let boot = match qemu::boot(work, &arguments, machine.deadline()) {
+        Ok(boot) => boot,
         Err(error) => {
             eprintln!("    first boot failed, trying once more: {error:#}");
             qemu::boot(work, &arguments, machine.deadline())?
         }
     };
+    let recording = boot.recording()?;
     let file = root().join("tests/captures").join(format!("{}.capture", machine.name));
     fs::create_dir_all(root().join("tests/captures"))?;
-    fs::write(&file, machine.header(kernel, &arguments) + &recording.capture)
+    fs::write(&file, machine.header(kernel, &arguments) + recording.capture)
         .with_context(|| format!("cannot write {}", file.display()))?;
     for note in &recording.notes {
         eprintln!("    {note}");
     }
     let bytes = recording.capture.len();
-    eprintln!("    recorded after {}: {bytes} bytes", seconds(recording.time));
+    eprintln!("    recorded after {}: {bytes} bytes", seconds(boot.time));
     Ok(())
 }

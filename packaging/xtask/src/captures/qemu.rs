@@ -1,23 +1,27 @@
 //! One boot under QEMU, with a deadline, that never leaves QEMU running.
 
 use std::fs;
-use std::io::Read;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
-use std::sync::mpsc::{self, RecvTimeoutError};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 
-/// What a machine said before it powered off.
-pub(crate) struct Recording {
-    /// The text of `rtkvm-tune capture`.
-    pub(crate) capture: String,
-    /// Remarks of the machine's first process.
-    pub(crate) notes: Vec<String>,
+/// A machine that did its work and powered off.
+pub(crate) struct Boot {
+    /// What it sent.
+    text: String,
     /// From the start of QEMU to its end.
     pub(crate) time: Duration,
+}
+
+/// What the machine recorded.
+pub(crate) struct Recording<'a> {
+    /// The text of `rtkvm-tune capture`.
+    pub(crate) capture: &'a str,
+    /// Remarks of the machine's first process.
+    pub(crate) notes: Vec<&'a str>,
 }
 
 /// QEMU, killed when this value goes away.
@@ -31,49 +35,51 @@ impl Drop for Running {
     }
 }
 
-/// Boots the machine in `work` (where its kernel and initramfs are) and collects what it sends.
-pub(crate) fn boot(work: &Path, arguments: &[String], deadline: Duration) -> Result<Recording> {
+/// Boots the machine in `work` (where its kernel and initramfs are) until it powers off.
+///
+/// # Errors
+/// QEMU or the machine failed, or the deadline passed; the last lines of both logs are part of the message.
+pub(crate) fn boot(work: &Path, arguments: &[String], deadline: Duration) -> Result<Boot> {
     let start = Instant::now();
     // setpriv asks the kernel to kill QEMU should this process end in any way, then becomes QEMU.
     let mut command = Command::new("setpriv");
     command.args(["--pdeathsig", "KILL", "--", "qemu-system-x86_64"]).args(arguments).current_dir(work);
-    command.stdin(Stdio::null()).stdout(Stdio::piped());
+    // A record of an earlier boot must not pass for one of this boot.
+    fs::write(work.join("record"), "")?;
+    command.stdin(Stdio::null()).stdout(Stdio::null());
     command.stderr(fs::File::create(work.join("qemu.log"))?);
     let child = command.spawn().context("cannot start `setpriv`: install the Debian package util-linux")?;
     let mut qemu = Running(child);
-    let mut stream = qemu.0.stdout.take().context("QEMU has no output")?;
-    let (sender, receiver) = mpsc::channel();
-    thread::spawn(move || {
-        let mut bytes = Vec::new();
-        let result = stream.read_to_end(&mut bytes).map(|_| bytes);
-        // The receiver is gone when the deadline has passed.
-        let _ = sender.send(result);
-    });
-    let bytes = match receiver.recv_timeout(deadline) {
-        Ok(result) => result.context("cannot read from QEMU")?,
-        Err(RecvTimeoutError::Timeout) => {
-            bail!("not done after {} s{}", deadline.as_secs(), tails(work))
+    while qemu.0.try_wait()?.is_none() {
+        if start.elapsed() > deadline {
+            bail!("not done after {} s{}", deadline.as_secs(), tails(work));
         }
-        Err(RecvTimeoutError::Disconnected) => bail!("the reader of QEMU's output stopped"),
-    };
-    let text = String::from_utf8(bytes).context("the machine sent no UTF-8")?;
-    let (capture, notes) =
-        parse(&text).map_err(|error| error.context(format!("no record{}", tails(work))))?;
-    Ok(Recording { capture, notes, time: start.elapsed() })
+        thread::sleep(Duration::from_millis(100));
+    }
+    let text = fs::read_to_string(work.join("record")).context("the machine sent no UTF-8")?;
+    match text.contains(END) {
+        true => Ok(Boot { text, time: start.elapsed() }),
+        false => bail!("the machine stopped early{}", tails(work)),
+    }
 }
 
-/// Takes the record out of what came over the second serial port.
-fn parse(text: &str) -> Result<(String, Vec<String>)> {
-    let notes: Vec<String> =
-        text.lines().filter_map(|line| line.strip_prefix("note: ")).map(str::to_owned).collect();
-    let said = || notes.iter().map(|note| format!("\n    {note}")).collect::<String>();
-    let (_, rest) =
-        text.split_once("capture begins\n").with_context(|| format!("the machine sent none{}", said()))?;
-    let (capture, end) = rest.rsplit_once("capture ends: ").context("the record breaks off")?;
-    let expected = format!("status 0, {} bytes", capture.len());
-    match end.trim_end() == expected && !capture.is_empty() {
-        true => Ok((capture.to_owned(), notes)),
-        false => bail!("received {} bytes, the machine says `{}`{}", capture.len(), end.trim_end(), said()),
+/// The words of `guest-init.sh` around a record.
+const BEGIN: &str = "capture begins\n";
+const END: &str = "capture ends: ";
+
+impl Boot {
+    /// Takes the record out of what the machine sent.
+    ///
+    /// # Errors
+    /// `rtkvm-tune capture` failed, or the record is not as long as the machine says.
+    pub(crate) fn recording(&self) -> Result<Recording<'_>> {
+        let (notes, rest) = self.text.split_once(BEGIN).context("the machine sent no record")?;
+        let (capture, end) = rest.rsplit_once(END).context("the record breaks off")?;
+        let expected = format!("status 0, {} bytes", capture.len());
+        if end.trim_end() != expected || capture.is_empty() {
+            bail!("received {} bytes, but the machine sent `{}`\n{notes}", capture.len(), end.trim_end());
+        }
+        Ok(Recording { capture, notes: notes.lines().collect() })
     }
 }
 
@@ -93,20 +99,22 @@ fn tails(work: &Path) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::parse;
+    use super::*;
 
     #[test]
     fn a_whole_record_is_taken_and_a_broken_one_refused() {
-        let whole = "note: hello\ncapture begins\na\nb\ncapture ends: status 0, 4 bytes\n";
-        let (capture, notes) = parse(whole).unwrap();
-        assert_eq!((capture.as_str(), notes), ("a\nb\n", vec!["hello".to_owned()]));
+        let boot = |text: &str| Boot { text: text.to_owned(), time: Duration::ZERO };
+        let whole = boot("hello\ncapture begins\na\nb\ncapture ends: status 0, 4 bytes\n");
+        let recording = whole.recording().unwrap();
+        assert_eq!((recording.capture, recording.notes), ("a\nb\n", vec!["hello"]));
         for broken in [
             "",
             "capture begins\na\n",
             "capture begins\na\ncapture ends: status 0, 4 bytes\n",
             "capture begins\na\nb\ncapture ends: status 2, 4 bytes\n",
+            "capture begins\ncapture ends: status 0, 0 bytes\n",
         ] {
-            assert!(parse(broken).is_err(), "{broken:?}");
+            assert!(boot(broken).recording().is_err(), "{broken:?}");
         }
     }
 }
