@@ -6,3 +6,4 @@ pub mod cli;
 pub mod facts;
 pub mod formats;
 pub mod host;
+pub mod profile;
