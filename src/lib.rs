@@ -6,4 +6,5 @@ pub mod cli;
 pub mod facts;
 pub mod formats;
 pub mod host;
+pub mod placement;
 pub mod profile;

@@ -1,6 +1,6 @@
 //! The rules for names, paths and kernel arguments: what is safe in a path, in XML and on a command line.
 
-use super::kernel_argument::check_kernel_argument;
+use crate::formats::kernel_args::KernelArg;
 
 /// A character for a message: quoted, or by number when it cannot be seen.
 pub(super) fn character(c: char) -> String {
@@ -101,16 +101,9 @@ fn key_for(name: &str) -> Option<&'static str> {
 
 /// One extra kernel argument: safe to write, and not one that follows from other keys.
 pub(super) fn kernel_argument(text: &str) -> Result<(), String> {
-    let name = text.split('=').next().unwrap_or_default();
-    if name.is_empty() {
-        return Err("a kernel argument has a name, as in \"skew_tick=1\"".into());
-    }
-    check_kernel_argument(text)?;
-    if text == "--" {
-        return Err("everything after `--` goes to init, not to the kernel".into());
-    }
+    let name = KernelArg::parse(text)?.name().replace('-', "_");
     // The kernel takes `-` for `_` in names.
-    match key_for(&name.replace('-', "_")) {
+    match key_for(&name) {
         Some(key) => Err(format!("`{name}` is set by this program: use {key}")),
         None => Ok(()),
     }

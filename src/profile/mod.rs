@@ -7,7 +7,6 @@ mod checks;
 pub mod diagnostic;
 mod guest;
 mod host;
-mod kernel_argument;
 pub mod keys;
 mod reader;
 mod spanned;

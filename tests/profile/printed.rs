@@ -423,7 +423,7 @@ error: `a b` cannot be used as `kernel-arguments`
  --> p.toml:5:21
   |
 5 | kernel-arguments = ["a b"]
-  |                     ^^^^^ a kernel argument has no space: write one string per argument
+  |                     ^^^^^ `a b` is not a kernel parameter name: use letters, digits, `_`, `-` and `.`, as in `kvm.nx`
 
 error: unknown key `sise` in [host.hugepages]
  --> p.toml:7:1
