@@ -3,3 +3,4 @@
 //! The layers and their rules are in `ARCHITECTURE.md`.
 
 pub mod formats;
+pub mod guest;
