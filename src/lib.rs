@@ -5,4 +5,7 @@
 pub mod cli;
 pub mod facts;
 pub mod formats;
+pub mod guest;
 pub mod host;
+pub mod placement;
+pub mod profile;

@@ -53,6 +53,16 @@ impl CpuSet {
         self.words[word] |= 1 << (cpu % 64);
     }
 
+    /// Adds every CPU from `first` to `last`; a list may be long, so whole words at a time.
+    fn insert_range(&mut self, first: u32, last: u32) {
+        self.insert(last);
+        for word in first / 64..=last / 64 {
+            let low = first.saturating_sub(word * 64);
+            let high = (last - word * 64).min(63);
+            self.words[word as usize] |= (u64::MAX >> (63 - high)) & (u64::MAX << low);
+        }
+    }
+
     /// Whether the set holds `cpu`.
     pub fn contains(&self, cpu: u32) -> bool {
         self.words.get(cpu as usize / 64).is_some_and(|w| w >> (cpu % 64) & 1 == 1)
@@ -144,7 +154,7 @@ impl CpuSet {
             let (first, last, used, group) =
                 parse_element(body).map_err(|message| CpuListError { span, message })?;
             for start in (first..=last).step_by(group as usize) {
-                (start..=last.min(start + used - 1)).for_each(|cpu| set.insert(cpu));
+                set.insert_range(start, last.min(start + used - 1));
             }
             at += element.len() + 1;
         }

@@ -1,0 +1,13 @@
+//! Layer 4: a guest's placement as libvirt domain XML, and that XML compared by meaning. No I/O.
+
+mod check;
+pub mod compare;
+pub mod domain;
+mod reading;
+pub mod template;
+
+pub use check::check;
+pub use compare::{Difference, differences};
+pub use domain::{DiskFormat, DiskInput, Domain, DomainInput, NetworkInput};
+pub use reading::XmlError;
+pub use template::{DEFAULT_TEMPLATE, TemplateError, Templates};

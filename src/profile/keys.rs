@@ -1,0 +1,248 @@
+//! The keys of a profile: the one definition that the reader, the checks and the reference are made from.
+
+use super::{BootLoader, Choice, DiskFormat, Os};
+
+/// One key of a profile.
+#[derive(Debug, Clone, Copy)]
+pub struct Key {
+    /// The section it is in, dotted: `host.hugepages`; empty for the top of the profile.
+    pub section: &'static str,
+    /// The key itself.
+    pub name: &'static str,
+    /// What its value may be.
+    pub kind: Kind,
+    /// Whether it has to be there, and what holds when it is not.
+    pub presence: Presence,
+    /// What it means, in one or two sentences.
+    pub doc: &'static str,
+}
+
+/// What the value of a [`Key`] may be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// One section, `[name]`.
+    Table,
+    /// Any number of sections, `[[name]]`.
+    Tables,
+    /// A whole number in this range, both ends included.
+    Integer(u64, u64),
+    /// A string with rules of its own.
+    Text,
+    /// Several such strings.
+    TextList,
+    /// One of these strings.
+    Choice(&'static [&'static str]),
+    /// An amount of memory: `"6GiB"`.
+    Size,
+    /// A CPU list: `"2-7,10-15"`.
+    CpuList,
+    /// Pages per node: a whole number, or a table of them by node id.
+    PageCount,
+}
+
+impl Kind {
+    /// The type of TOML value, with its article, for "expected ...".
+    pub fn expected(self) -> &'static str {
+        match self {
+            Kind::Table => "a table",
+            Kind::Tables => "an array of tables",
+            Kind::Integer(..) => "a whole number",
+            Kind::Text | Kind::Choice(_) => "a string",
+            Kind::TextList => "an array of strings",
+            Kind::Size => "a size in a string, as in \"6GiB\"",
+            Kind::CpuList => "a CPU list in a string, as in \"2-7,10-15\"",
+            Kind::PageCount => "a whole number or a table by node id",
+        }
+    }
+}
+
+/// Whether a [`Key`] has to be there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Presence {
+    /// The section is wrong without it.
+    Required,
+    /// This value is used without it.
+    Default(&'static str),
+    /// Without it, what this sentence says.
+    Optional(&'static str),
+}
+
+/// The most CPUs one guest may have, and the most a node may keep for housekeeping.
+pub const MAX_VCPUS: u64 = 512;
+/// The highest NUMA node id: `MAX_NUMNODES` is at most 1024.
+pub const MAX_NODE: u64 = 1023;
+/// The most pages asked of one node: 32 TiB in pages of 2 MiB.
+pub const MAX_PAGES: u64 = 1 << 24;
+
+const REQUIRED: Presence = Presence::Required;
+const NONE: Presence = Presence::Optional("none");
+
+const fn key(
+    section: &'static str,
+    name: &'static str,
+    kind: Kind,
+    presence: Presence,
+    doc: &'static str,
+) -> Key {
+    Key { section, name, kind, presence, doc }
+}
+
+/// Every key, section by section, in the order of the reference.
+pub const KEYS: &[Key] = &[
+    key("", "host", Kind::Table, REQUIRED, "How the machine is divided."),
+    key("", "guest", Kind::Tables, NONE, "One real-time guest; write the section once per guest."),
+    key(
+        "",
+        "knobs",
+        Kind::Table,
+        NONE,
+        "Overrides by quoted knob id. The value \"keep\" leaves what the machine has.",
+    ),
+    key(
+        "host",
+        "housekeeping-cpus-per-node",
+        Kind::Integer(1, MAX_VCPUS),
+        Presence::Optional("`housekeeping-cpus` is required"),
+        "How many CPUs of each NUMA node are left to the system, interrupts and emulator threads.",
+    ),
+    key(
+        "host",
+        "housekeeping-cpus",
+        Kind::CpuList,
+        Presence::Optional("`housekeeping-cpus-per-node` is required"),
+        "The CPUs left to the system, interrupts and emulator threads; instead of a number per node.",
+    ),
+    key(
+        "host",
+        "isolated-cpus",
+        Kind::CpuList,
+        Presence::Optional("every other online CPU"),
+        "The CPUs that run vCPUs of guests and nothing else.",
+    ),
+    key(
+        "host",
+        "housekeeping-memory-per-node",
+        Kind::Size,
+        Presence::Optional("required, unless `count` in [host.hugepages] says how many pages to take"),
+        "Memory of each NUMA node that is not made into huge pages.",
+    ),
+    key(
+        "host",
+        "boot-loader",
+        Kind::Choice(BootLoader::NAMES),
+        Presence::Default("auto"),
+        "\"auto\" writes the kernel arguments for the boot loader it finds; \"manual\" only prints them.",
+    ),
+    key(
+        "host",
+        "kernel-arguments",
+        Kind::TextList,
+        NONE,
+        "Extra kernel arguments. Those that follow from other keys are refused here.",
+    ),
+    key("host", "hugepages", Kind::Table, NONE, "The pages that guest memory is made of."),
+    key(
+        "host.hugepages",
+        "size",
+        Kind::Size,
+        Presence::Default("1GiB"),
+        "The size of a page: a power of two that the processor has, 2MiB or 1GiB on x86_64.",
+    ),
+    key(
+        "host.hugepages",
+        "count",
+        Kind::PageCount,
+        Presence::Optional("all memory but `housekeeping-memory-per-node`"),
+        "Pages per NUMA node: a number for every node, or a table { \"0\" = 26, \"1\" = 25 } by node id; \
+         nodes that the table leaves out get none.",
+    ),
+    key(
+        "guest",
+        "name",
+        Kind::Text,
+        REQUIRED,
+        "The name of the domain, unique: 1 to 64 letters, digits, `_`, `.`, `+`, `-`; first a letter or digit.",
+    ),
+    key(
+        "guest",
+        "vcpus",
+        Kind::Integer(1, MAX_VCPUS),
+        REQUIRED,
+        "How many vCPUs; each is pinned to an isolated CPU of its own. At least 2 when `os` is \"linux\".",
+    ),
+    key("guest", "memory", Kind::Size, REQUIRED, "The memory of the guest, a multiple of the page size."),
+    key(
+        "guest",
+        "numa-node",
+        Kind::Integer(0, MAX_NODE),
+        Presence::Optional("placement chooses"),
+        "The node of the host that the CPUs and the memory come from.",
+    ),
+    key(
+        "guest",
+        "os",
+        Kind::Choice(Os::NAMES),
+        Presence::Default("linux"),
+        "\"linux\" needs a vCPU for its own housekeeping, \"other\" may run on a single one.",
+    ),
+    key(
+        "guest",
+        "threads-per-core",
+        Kind::Integer(1, 2),
+        Presence::Default("1"),
+        "1 leaves the SMT sibling of each vCPU's core idle, 2 gives both threads to the guest.",
+    ),
+    key(
+        "guest",
+        "fifo-priority",
+        Kind::Integer(1, 99),
+        Presence::Default("1"),
+        "The SCHED_FIFO priority of the real-time vCPUs.",
+    ),
+    key(
+        "guest",
+        "rt-vcpus",
+        Kind::CpuList,
+        Presence::Default("all"),
+        "The vCPUs that get SCHED_FIFO, as a list of the guest's own numbers, or \"all\".",
+    ),
+    key(
+        "guest",
+        "template",
+        Kind::Text,
+        Presence::Optional("the template that comes with the program"),
+        "The name of a template in /etc/rtkvm-tune/templates, ending in `.xml`.",
+    ),
+    key("guest", "disk", Kind::Tables, NONE, "One disk; write the section once per disk."),
+    key("guest", "network", Kind::Tables, NONE, "One network interface; write the section once each."),
+    key(
+        "guest.disk",
+        "source",
+        Kind::Text,
+        REQUIRED,
+        "The absolute path: a block device when it is in /dev, else an image file.",
+    ),
+    key(
+        "guest.disk",
+        "format",
+        Kind::Choice(DiskFormat::NAMES),
+        Presence::Default("raw"),
+        "The image format.",
+    ),
+    key("guest.network", "bridge", Kind::Text, REQUIRED, "The bridge of the host to connect to."),
+];
+
+/// The keys of one section, in the order of [`KEYS`].
+pub fn keys_of(section: &str) -> impl Iterator<Item = &'static Key> {
+    KEYS.iter().filter(move |key| key.section == section)
+}
+
+/// A section as a profile writes it: `[host]`, `[[guest.disk]]`; "the profile" for its top.
+pub fn header(section: &str) -> String {
+    let (parent, name) = section.rsplit_once('.').unwrap_or(("", section));
+    match KEYS.iter().find(|key| key.section == parent && key.name == name).map(|key| key.kind) {
+        Some(Kind::Tables) => format!("[[{section}]]"),
+        Some(_) => format!("[{section}]"),
+        None => "the profile".into(),
+    }
+}
