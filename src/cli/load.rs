@@ -1,0 +1,84 @@
+//! From the command line's file names to a plan.
+
+use super::args::{PlanArgs, RootArg};
+use crate::facts::Facts;
+use crate::host::{Loaded, Machine, load, print_error, wants_color};
+use crate::plan::{self, Plan, Scope};
+use crate::profile::{self, Diagnostic, MAX_PROFILE, Parsed, Source};
+use std::path::Path;
+
+/// A profile that was read, and who else could have written it.
+pub(super) struct ReadProfile {
+    pub(super) parsed: Parsed,
+    pub(super) untrusted: Option<String>,
+}
+
+/// Reads a profile.
+///
+/// # Errors
+/// The diagnostics, ready to print.
+pub(super) fn read_profile(path: &Path) -> Result<ReadProfile, String> {
+    let Loaded { bytes, untrusted } = load(path, MAX_PROFILE)?;
+    match profile::parse(&path.display().to_string(), &bytes) {
+        Ok(parsed) => Ok(ReadProfile { parsed, untrusted }),
+        Err(failed) => Err(shown(&failed.diagnostics, &failed.source)),
+    }
+}
+
+fn shown(diagnostics: &[Diagnostic], source: &Source) -> String {
+    profile::render(diagnostics, source, wants_color())
+}
+
+/// Plans a profile for a machine, and prints the warnings.
+///
+/// # Errors
+/// Diagnostics or a message about the machine, ready to print.
+pub(super) fn make_plan(machine: &Machine, parsed: &Parsed, scope: Scope) -> Result<Plan, String> {
+    let snapshot = machine.snapshot()?;
+    let facts = Facts::read(&snapshot).map_err(|error| format!("{machine}: {error}"))?;
+    let plan = plan::make(&snapshot, facts, parsed, scope);
+    let plan = plan.map_err(|diagnostics| shown(&diagnostics, &parsed.source))?;
+    if !plan.warnings.is_empty() {
+        print_error(&format!("{}\n", shown(&plan.warnings, &parsed.source).trim_end()));
+    }
+    Ok(plan)
+}
+
+/// The machine that `--root` names.
+pub(super) fn machine(root: &RootArg) -> Machine {
+    Machine::named(root.root.as_deref())
+}
+
+impl PlanArgs {
+    /// Profile, machine and plan, for the verbs that only look.
+    pub(super) fn plan(&self, scope: Scope) -> Result<(Machine, Plan), String> {
+        let profile = read_profile(&self.profile)?;
+        let machine = machine(&self.root);
+        let plan = make_plan(&machine, &profile.parsed, scope)?;
+        Ok((machine, plan))
+    }
+
+    /// The profile's name in messages.
+    pub(super) fn name(&self) -> String {
+        self.profile.display().to_string()
+    }
+}
+
+/// A plan as a JSON document, schema 1.
+pub(super) fn json(plan: &Plan, profile: &str, machine: &Machine) -> serde_json::Value {
+    serde_json::json!({
+        "schema": 1,
+        "profile": profile,
+        "machine": machine.to_string(),
+        "plan": plan,
+        "counts": plan.counts(),
+        "needs_reboot": plan.needs_reboot(),
+        "status": plan.status(),
+        "patch": plan.patch(),
+    })
+}
+
+/// JSON text, indented.
+pub(super) fn pretty(document: &serde_json::Value) -> String {
+    format!("{document:#}\n")
+}

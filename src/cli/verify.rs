@@ -1,0 +1,16 @@
+//! `verify`: the machine against the profile.
+
+use super::args::{Format, VerifyArgs};
+use super::{Outcome, load};
+use crate::host::print;
+use crate::plan::Scope;
+
+pub(super) fn run(args: &VerifyArgs) -> Outcome {
+    let (machine, plan) = args.plan.plan(Scope::Everything)?;
+    let name = args.plan.name();
+    print(&match args.plan.format {
+        Format::Text => plan.audit(&name, &machine.to_string()),
+        Format::Json => load::pretty(&load::json(&plan, &name, &machine)),
+    })?;
+    Ok(plan.status())
+}

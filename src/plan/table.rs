@@ -1,0 +1,112 @@
+//! The settings of a plan as rows for people; equal interrupts share one.
+
+use super::{Item, Plan};
+use crate::resources::State;
+
+/// One row.
+pub struct Row {
+    /// `+` not there, `~` differs, `=` in line, `>` waits for a boot, `!` by hand, `.` cannot be set.
+    pub sign: char,
+    /// The knob and what it sets.
+    pub name: String,
+    /// When it takes effect: `[live]`.
+    pub reach: String,
+    /// Running, next boot, wanted.
+    pub values: [String; 3],
+    /// Why, where the values alone do not say it.
+    pub reason: String,
+}
+
+/// What the signs mean.
+pub const LEGEND: &str =
+    "+ add   ~ change   - remove   = in line   > waits for a boot   ! by hand   . cannot be set";
+
+/// The sign of a state.
+pub fn sign(state: &State) -> char {
+    match state {
+        State::InLine => '=',
+        State::Missing => '+',
+        State::Differs(_) => '~',
+        State::RebootPending => '>',
+        State::NotApplicable(_) => '.',
+        State::ByHand(_) => '!',
+    }
+}
+
+/// Rows for the items that `keep` keeps.
+pub fn rows(plan: &Plan, keep: impl Fn(&Item) -> bool) -> Vec<Row> {
+    let mut groups: Vec<Vec<&Item>> = Vec::new();
+    for item in plan.items.iter().filter(|item| keep(item)) {
+        let same = |group: &&mut Vec<&Item>| {
+            let first = group[0];
+            number(&item.label).is_some()
+                && first.knob == item.knob
+                && first.wanted == item.wanted
+                && first.observed.running == item.observed.running
+                && first.observed.next_boot == item.observed.next_boot
+                && first.observed.state == item.observed.state
+        };
+        match groups.iter_mut().find(same) {
+            Some(group) => group.push(item),
+            None => groups.push(vec![item]),
+        }
+    }
+    groups.iter().map(|group| row(group)).collect()
+}
+
+fn row(group: &[&Item]) -> Row {
+    let first = group[0];
+    let label = match number(&first.label) {
+        Some((word, _)) => {
+            let numbers: Vec<u32> = group.iter().filter_map(|item| Some(number(&item.label)?.1)).collect();
+            let names: Vec<&str> = group.iter().map(|item| item.detail.as_str()).take(2).collect();
+            let more = if group.len() > 2 { ", ..." } else { "" };
+            format!("{word} {} ({}{more})", ranges(&numbers), names.join(", "))
+        }
+        None => first.label.clone(),
+    };
+    let value =
+        |value: &Option<String>| value.clone().filter(|v| !v.is_empty()).unwrap_or_else(|| "-".into());
+    // One argument is named by its row already.
+    let bare =
+        |text: String| text.strip_prefix(&format!("{}=", first.label)).map(str::to_owned).unwrap_or(text);
+    let reason = match &first.observed.state {
+        State::Differs(Some(reason)) | State::NotApplicable(reason) => reason.clone(),
+        State::ByHand(reason) => reason.clone(),
+        State::InLine | State::Missing | State::Differs(None) | State::RebootPending => String::new(),
+    };
+    let own = first.knob.rsplit('.').next().unwrap_or_default();
+    Row {
+        sign: sign(&first.observed.state),
+        name: match label.replace('_', "-") == own {
+            true => first.knob.to_owned(),
+            false => format!("{}: {label}", first.knob),
+        },
+        reach: format!("[{}]", first.reach.name()),
+        values: [
+            bare(value(&first.observed.running)),
+            bare(value(&first.observed.next_boot)),
+            bare(first.wanted.clone()),
+        ],
+        reason,
+    }
+}
+
+/// `IRQ 24` is a word and a number.
+fn number(label: &str) -> Option<(&str, u32)> {
+    let (word, number) = label.split_once(' ')?;
+    Some((word, number.parse().ok()?))
+}
+
+/// Ascending numbers as `24,26-30`.
+fn ranges(numbers: &[u32]) -> String {
+    let runs = numbers.chunk_by(|a, b| a + 1 == *b);
+    let texts: Vec<_> = runs
+        .map(|run| match run {
+            [one] => one.to_string(),
+            [first, .., last] => format!("{first}-{last}"),
+            [] => String::new(),
+        })
+        .collect();
+    texts.join(",")
+}
