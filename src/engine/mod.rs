@@ -86,7 +86,7 @@ pub fn check(plan: &Plan, root: &Root) -> Result<(), Vec<String>> {
             ));
         }
         let defines = plan.steps.iter().any(|step| matches!(step, Step::Domain { .. }));
-        if defines && root.head(&HostPath::new("/usr/bin/virsh"), 64).is_err() {
+        if defines && root.head(&HostPath::new("/usr/bin/virsh"), 0).is_err() {
             found.push(
                 "/usr/bin/virsh is not there, which defines the guests: install libvirt-clients".into(),
             );

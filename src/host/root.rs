@@ -71,7 +71,7 @@ impl Root {
             return Err(ReadError::Unsuitable);
         }
         let size = usize::try_from(stat.st_size).unwrap_or(0);
-        let mut bytes = vec![0; (size + 1).clamp(4097, limit + 1)];
+        let mut bytes = vec![0; (size + 1).max(4097).min(limit + 1)];
         let mut len = 0;
         loop {
             if len == bytes.len() {

@@ -24,16 +24,13 @@ const BOOT_UNIT: Knob = Knob {
     check: "the unit, its link in multi-user.target.wants and the kept profile have the planned content",
     reach: Reach::Live,
     settings: |ctx| {
-        let file = |path: String, content: String| {
-            let owned = OwnedFile { path: HostPath::new(path.as_str()), content, mode: 0o644 };
-            Setting::new(path, Resource::File(owned))
-        };
-        let wants = format!("/etc/systemd/system/multi-user.target.wants/{UNIT}");
-        let link = Resource::Link { path: HostPath::new(wants.as_str()), target: format!("../{UNIT}") };
+        let dir = HostPath::new("/etc/systemd/system");
+        let file = |path, content| Resource::File(OwnedFile { path, content, mode: 0o644 });
+        let wants = dir.join("multi-user.target.wants").join(UNIT);
         Ok(vec![
-            file(PROFILE.into(), ctx.source.text.clone()),
-            file(format!("/etc/systemd/system/{UNIT}"), unit()),
-            Setting::new(wants, link),
+            Setting::new("profile kept for it", file(HostPath::new(PROFILE), ctx.source.text.clone())),
+            Setting::new("unit", file(dir.join(UNIT), unit())),
+            Setting::new("enabled", Resource::Link { path: wants, target: format!("../{UNIT}") }),
         ])
     },
 };

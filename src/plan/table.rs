@@ -39,12 +39,14 @@ pub fn rows(plan: &Plan, keep: impl Fn(&Item) -> bool) -> Vec<Row> {
     for item in plan.items.iter().filter(|item| keep(item)) {
         let same = |group: &&mut Vec<&Item>| {
             let first = group[0];
+            let settled = matches!(item.observed.state, State::InLine | State::NotApplicable(_));
+            let values = |item: &Item| {
+                (item.wanted.clone(), item.observed.running.clone(), item.observed.next_boot.clone())
+            };
             number(&item.label).is_some()
                 && first.knob == item.knob
-                && first.wanted == item.wanted
-                && first.observed.running == item.observed.running
-                && first.observed.next_boot == item.observed.next_boot
                 && first.observed.state == item.observed.state
+                && (settled || values(first) == values(item))
         };
         match groups.iter_mut().find(same) {
             Some(group) => group.push(item),
@@ -65,8 +67,10 @@ fn row(group: &[&Item]) -> Row {
         }
         None => first.label.clone(),
     };
-    let value =
-        |value: &Option<String>| value.clone().filter(|v| !v.is_empty()).unwrap_or_else(|| "-".into());
+    let value = |of: fn(&Item) -> Option<String>| match of(first) {
+        found if group.iter().any(|item| of(item) != found) => "various".into(),
+        found => found.filter(|value| !value.is_empty()).unwrap_or_else(|| "-".into()),
+    };
     // One argument is named by its row already.
     let bare =
         |text: String| text.strip_prefix(&format!("{}=", first.label)).map(str::to_owned).unwrap_or(text);
@@ -84,9 +88,9 @@ fn row(group: &[&Item]) -> Row {
         },
         reach: format!("[{}]", first.reach.name()),
         values: [
-            bare(value(&first.observed.running)),
-            bare(value(&first.observed.next_boot)),
-            bare(first.wanted.clone()),
+            bare(value(|item| item.observed.running.clone())),
+            bare(value(|item| item.observed.next_boot.clone())),
+            bare(value(|item| Some(item.wanted.clone()))),
         ],
         reason,
     }

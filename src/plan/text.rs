@@ -91,15 +91,18 @@ impl Plan {
         let others =
             if pages.others.0 > 0 { format!(" - {} other pages", pages.others.gib()) } else { String::new() };
         let sum = match pages.kept {
-            Some(kept) if pages.count > 0 => format!(" - {} kept{others}", kept.gib()),
-            _ => others,
+            Some(kept) if pages.count > 0 => {
+                let rest = Size(pages.memory.0.saturating_sub(kept.0).saturating_sub(pages.others.0));
+                format!("{} - {} kept{others} = {}", pages.memory.gib(), kept.gib(), rest.gib())
+            }
+            _ => format!("{}{others}", pages.memory.gib()),
         };
-        let taken = format!("{} x {page} = {} in pages", pages.count, size_of(pages.count, page));
+        let taken = format!("{} pages of {page}", pages.count);
         let used = match pages.guests {
             0 => String::new(),
             used => format!("; guests use {used} of {}", pages.count),
         };
-        format!("node {}  {}{sum}: {taken}, {} left{used}", node.id, pages.memory.gib(), pages.left.gib())
+        format!("node {}  {sum}: {taken}, {} left{used}", node.id, pages.left.gib())
     }
 
     fn guest(&self, guest: &GuestPlace) -> String {
@@ -169,10 +172,6 @@ impl Plan {
             _ => format!("Differs: {open} of {total} settings; `rtkvm-tune apply` sets what can be set."),
         }
     }
-}
-
-fn size_of(count: u64, page: Size) -> String {
-    Size(count.saturating_mul(page.0)).gib()
 }
 
 fn section(title: &str, lines: impl Iterator<Item = String>) -> String {

@@ -45,8 +45,8 @@ impl Arguments {
             _ => State::Missing,
         };
         Observed {
-            running: running.and_then(|line| self.present(line)),
-            next_boot: next.first().and_then(|line| self.present(line)),
+            running: running.map_or_else(super::unknown, |line| self.present(line)),
+            next_boot: next.first().map_or_else(super::unknown, |line| self.present(line)),
             state,
         }
     }

@@ -114,15 +114,20 @@ impl Resource {
 /// The value of a document that is as it should be; the diff has its text.
 const AS_PLANNED: &str = "as planned";
 
+/// The value of what the description of a machine does not tell.
+fn unknown() -> Option<String> {
+    Some("unknown".into())
+}
+
 /// The text of an owned file or link against the wanted one.
 fn observe_text(found: Result<String, ReadError>, wanted: &str) -> Observed {
     let (running, state) = match found {
-        Ok(text) if text == wanted => (Some(AS_PLANNED), State::InLine),
-        Ok(_) => (Some("other content"), State::Differs(None)),
+        Ok(text) if text == wanted => (Some(AS_PLANNED.into()), State::InLine),
+        Ok(_) => (Some("other content".into()), State::Differs(None)),
         Err(ReadError::Absent) => (None, State::Missing),
+        Err(ReadError::Untold) => (unknown(), State::Missing),
         Err(error) => (None, State::Differs(Some(error.to_string()))),
     };
-    let running = running.map(str::to_owned);
     Observed { next_boot: running.clone(), running, state }
 }
 
@@ -131,6 +136,7 @@ fn observe_domain(host: &dyn Read, name: &str, xml: &str) -> Observed {
     let defined = || Some("defined".to_owned());
     let (running, state) = match host.file(&definition(name)) {
         Err(ReadError::Absent) => (None, State::Missing),
+        Err(ReadError::Untold) => (unknown(), State::Missing),
         Err(error) => (None, State::Differs(Some(format!("its definition: {error}")))),
         Ok(file) => match guest::differences(&file.text(), xml) {
             Err(error) => (defined(), State::Differs(Some(error.to_string()))),
