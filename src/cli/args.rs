@@ -15,6 +15,8 @@ pub(super) struct Args {
 pub(super) enum Verb {
     /// Write what would be read of the machine as one text file
     Capture(CaptureArgs),
+    /// Show the machine as it is understood; with a profile, as it would be divided
+    Inspect(InspectArgs),
 }
 
 #[derive(clap::Args)]
@@ -24,6 +26,32 @@ pub(super) struct CaptureArgs {
     pub(super) output: Option<PathBuf>,
     #[command(flatten)]
     pub(super) root: RootArg,
+}
+
+#[derive(clap::Args)]
+pub(super) struct InspectArgs {
+    /// The profile to divide the machine by; without it, as the running kernel divides it
+    pub(super) profile: Option<PathBuf>,
+    #[command(flatten)]
+    pub(super) root: RootArg,
+    #[command(flatten)]
+    pub(super) format: FormatArg,
+}
+
+#[derive(clap::Args)]
+pub(super) struct FormatArg {
+    /// How to print
+    #[arg(long, value_enum, default_value_t)]
+    pub(super) format: Format,
+}
+
+#[derive(Clone, Copy, Default, clap::ValueEnum)]
+pub(super) enum Format {
+    /// For people
+    #[default]
+    Text,
+    /// For programs
+    Json,
 }
 
 #[derive(clap::Args)]

@@ -2,6 +2,8 @@
 
 mod args;
 mod capture;
+mod inspect;
+mod style;
 
 use args::{Args, Verb};
 use clap::Parser;
@@ -15,6 +17,7 @@ pub fn run() -> u8 {
     let args = Args::parse();
     let outcome = match args.verb {
         Verb::Capture(args) => capture::run(&args),
+        Verb::Inspect(args) => inspect::run(&args),
     };
     outcome.unwrap_or_else(|message| {
         crate::host::print_error(&format!("error: {}\n", message.trim_end().trim_start_matches("error: ")));
