@@ -38,7 +38,7 @@ pub(super) fn run(args: &ApplyArgs) -> Outcome {
 fn dry_run(args: &ApplyArgs, scope: Scope) -> Outcome {
     let (machine, plan) = args.plan.plan(scope)?;
     let name = args.plan.name();
-    print(&match args.plan.format {
+    print(&match args.plan.format.format {
         Format::Text => {
             let patch = plan.patch();
             let gap = if patch.is_empty() { "" } else { "\n" };
@@ -51,7 +51,7 @@ fn dry_run(args: &ApplyArgs, scope: Scope) -> Outcome {
 
 fn report(args: &ApplyArgs, machine: &Machine, reports: &[Report], after: &Plan) -> Outcome {
     let failed = reports.iter().filter(|report| report.is_failure()).count();
-    print(&match args.plan.format {
+    print(&match args.plan.format.format {
         Format::Text => {
             let lines: String = reports.iter().map(|report| format!("{report}\n")).collect();
             let by_hand = after.by_hand();

@@ -26,6 +26,8 @@ pub(super) enum Verb {
     Explain(ExplainArgs),
     /// Write what is read of the machine as one text file
     Capture(CaptureArgs),
+    /// Show the machine as it is understood; with a profile, as it would be divided
+    Inspect(InspectArgs),
 }
 
 #[derive(clap::Args)]
@@ -55,16 +57,8 @@ pub(super) struct PlanArgs {
     pub(super) profile: PathBuf,
     #[command(flatten)]
     pub(super) root: RootArg,
-    /// For people, or for programs
-    #[arg(long, value_enum, default_value_t)]
-    pub(super) format: Format,
-}
-
-#[derive(Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
-pub(super) enum Format {
-    #[default]
-    Text,
-    Json,
+    #[command(flatten)]
+    pub(super) format: FormatArg,
 }
 
 #[derive(clap::Args)]
@@ -94,6 +88,32 @@ pub(super) struct CaptureArgs {
     pub(super) output: Option<PathBuf>,
     #[command(flatten)]
     pub(super) root: RootArg,
+}
+
+#[derive(clap::Args)]
+pub(super) struct InspectArgs {
+    /// The profile to divide the machine by; without it, as the running kernel divides it
+    pub(super) profile: Option<PathBuf>,
+    #[command(flatten)]
+    pub(super) root: RootArg,
+    #[command(flatten)]
+    pub(super) format: FormatArg,
+}
+
+#[derive(clap::Args)]
+pub(super) struct FormatArg {
+    /// How to print
+    #[arg(long, value_enum, default_value_t)]
+    pub(super) format: Format,
+}
+
+#[derive(Clone, Copy, Default, ValueEnum)]
+pub(super) enum Format {
+    /// For people
+    #[default]
+    Text,
+    /// For programs
+    Json,
 }
 
 #[derive(clap::Args)]

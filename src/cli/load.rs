@@ -2,7 +2,8 @@
 
 use super::args::{PlanArgs, RootArg};
 use crate::facts::Facts;
-use crate::host::{Loaded, Machine, load, print_error, wants_color};
+use crate::host::{Loaded, Machine, Snapshot, load, print_error, wants_error_color};
+use crate::placement::{self, Placement};
 use crate::plan::{self, Plan, Scope};
 use crate::profile::{self, Diagnostic, MAX_PROFILE, Parsed, Source};
 use std::path::Path;
@@ -26,22 +27,43 @@ pub(super) fn read_profile(path: &Path) -> Result<ReadProfile, String> {
 }
 
 fn shown(diagnostics: &[Diagnostic], source: &Source) -> String {
-    profile::render(diagnostics, source, wants_color())
+    profile::render(diagnostics, source, wants_error_color())
 }
 
-/// Plans a profile for a machine, and prints the warnings.
+/// What the machine is.
+pub(super) fn facts(machine: &Machine, snapshot: &Snapshot) -> Result<Facts, String> {
+    Facts::read(snapshot).map_err(|error| format!("{machine}: {error}"))
+}
+
+/// Divides or plans: `make` on the facts of a machine, and prints the warnings.
 ///
 /// # Errors
 /// Diagnostics or a message about the machine, ready to print.
-pub(super) fn make_plan(machine: &Machine, parsed: &Parsed, scope: Scope) -> Result<Plan, String> {
+fn on_machine<T>(
+    machine: &Machine,
+    parsed: &Parsed,
+    make: impl FnOnce(&Snapshot, Facts) -> Result<(T, Vec<Diagnostic>), Vec<Diagnostic>>,
+) -> Result<T, String> {
     let snapshot = machine.snapshot()?;
-    let facts = Facts::read(&snapshot).map_err(|error| format!("{machine}: {error}"))?;
-    let plan = plan::make(&snapshot, facts, parsed, scope);
-    let plan = plan.map_err(|diagnostics| shown(&diagnostics, &parsed.source))?;
-    if !plan.warnings.is_empty() {
-        print_error(&format!("{}\n", shown(&plan.warnings, &parsed.source).trim_end()));
+    let made = make(&snapshot, facts(machine, &snapshot)?);
+    let (made, warnings) = made.map_err(|diagnostics| shown(&diagnostics, &parsed.source))?;
+    if !warnings.is_empty() {
+        print_error(&format!("{}\n", shown(&warnings, &parsed.source).trim_end()));
     }
-    Ok(plan)
+    Ok(made)
+}
+
+/// The plan of a profile for a machine.
+pub(super) fn make_plan(machine: &Machine, parsed: &Parsed, scope: Scope) -> Result<Plan, String> {
+    on_machine(machine, parsed, |host, facts| plan::make(host, facts, parsed, scope))
+}
+
+/// A machine, divided by a profile.
+pub(super) fn divide(machine: &Machine, parsed: &Parsed) -> Result<(Facts, Placement), String> {
+    on_machine(machine, parsed, |_, facts| {
+        let (placement, warnings) = placement::place(&parsed.profile, &facts)?;
+        Ok(((facts, placement), [parsed.warnings.clone(), warnings].concat()))
+    })
 }
 
 /// The machine that `--root` names.

@@ -4,8 +4,10 @@ mod apply;
 mod args;
 mod capture;
 mod explain;
+mod inspect;
 mod load;
 mod render;
+mod style;
 mod verify;
 
 use args::{Args, Verb};
@@ -23,6 +25,7 @@ pub fn run() -> u8 {
         Verb::Render(args) => render::run(&args),
         Verb::Explain(args) => explain::run(&args),
         Verb::Capture(args) => capture::run(&args),
+        Verb::Inspect(args) => inspect::run(&args),
     };
     outcome.unwrap_or_else(|message| {
         let prefix = if message.starts_with("error") { "" } else { "error: " };

@@ -8,7 +8,7 @@ use crate::plan::Scope;
 pub(super) fn run(args: &VerifyArgs) -> Outcome {
     let (machine, plan) = args.plan.plan(Scope::Everything)?;
     let name = args.plan.name();
-    print(&match args.plan.format {
+    print(&match args.plan.format.format {
         Format::Text => plan.audit(&name, &machine.to_string()),
         Format::Json => load::pretty(&load::json(&plan, &name, &machine)),
     })?;

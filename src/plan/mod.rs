@@ -36,9 +36,6 @@ pub struct Plan {
     pub steps: Vec<Step>,
     /// What the operator should know beside the settings.
     pub notes: Vec<String>,
-    /// Warnings about the profile.
-    #[serde(skip)]
-    pub warnings: Vec<Diagnostic>,
 }
 
 /// A guest's name and domain XML.
@@ -157,11 +154,16 @@ pub struct Counts {
     pub not_applicable: usize,
 }
 
-/// Plans a profile for a machine.
+/// Plans a profile for a machine. Warnings about the profile come beside the plan.
 ///
 /// # Errors
 /// Everything that stands in the way, as diagnostics on the profile; then there is no plan at all.
-pub fn make(host: &dyn Read, facts: Facts, parsed: &Parsed, scope: Scope) -> Result<Plan, Vec<Diagnostic>> {
+pub fn make(
+    host: &dyn Read,
+    facts: Facts,
+    parsed: &Parsed,
+    scope: Scope,
+) -> Result<(Plan, Vec<Diagnostic>), Vec<Diagnostic>> {
     let profile = &parsed.profile;
     let kept = knobs::kept(profile);
     let placed = placement::place(profile, &facts);
@@ -208,7 +210,7 @@ pub fn make(host: &dyn Read, facts: Facts, parsed: &Parsed, scope: Scope) -> Res
     let notes = notes(&facts, profile);
     let warnings = [parsed.warnings.clone(), warnings].concat();
     let manual_boot_loader = profile.host.boot_loader.value == BootLoader::Manual;
-    Ok(Plan { facts, placement, guests, manual_boot_loader, items, steps, notes, warnings })
+    Ok((Plan { facts, placement, guests, manual_boot_loader, items, steps, notes }, warnings))
 }
 
 fn item(host: &dyn Read, facts: &Facts, knob: &'static knobs::Knob, setting: &Setting) -> Item {

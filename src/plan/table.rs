@@ -13,9 +13,12 @@ pub struct Row {
     pub reach: String,
     /// Running, next boot, wanted.
     pub values: [String; 3],
-    /// Why, where the values alone do not say it.
+    /// What the values alone do not say: which interrupts, and why.
     pub reason: String,
 }
+
+/// Longer lists of numbers go to a line of their own.
+const MOST_NUMBERS: usize = 24;
 
 /// What the signs mean.
 pub const LEGEND: &str =
@@ -58,14 +61,14 @@ pub fn rows(plan: &Plan, keep: impl Fn(&Item) -> bool) -> Vec<Row> {
 
 fn row(group: &[&Item]) -> Row {
     let first = group[0];
-    let label = match number(&first.label) {
-        Some((word, _)) => {
-            let numbers: Vec<u32> = group.iter().filter_map(|item| Some(number(&item.label)?.1)).collect();
-            let names: Vec<&str> = group.iter().map(|item| item.detail.as_str()).take(2).collect();
-            let more = if group.len() > 2 { ", ..." } else { "" };
-            format!("{word} {} ({}{more})", ranges(&numbers), names.join(", "))
+    let numbers: Vec<u32> = group.iter().filter_map(|item| Some(number(&item.label)?.1)).collect();
+    let (label, members) = match (number(&first.label), group.len()) {
+        (Some((word, _)), 2..) if ranges(&numbers).len() > MOST_NUMBERS => {
+            (format!("{} {word}s", group.len()), format!("{word} {}", ranges(&numbers)))
         }
-        None => first.label.clone(),
+        (Some((word, _)), 2..) => (format!("{word} {}", ranges(&numbers)), String::new()),
+        (Some(_), _) => (first.label.clone(), first.detail.clone()),
+        (None, _) => (first.label.clone(), String::new()),
     };
     let value = |of: fn(&Item) -> Option<String>| match of(first) {
         found if group.iter().any(|item| of(item) != found) => "various".into(),
@@ -75,10 +78,10 @@ fn row(group: &[&Item]) -> Row {
     let bare =
         |text: String| text.strip_prefix(&format!("{}=", first.label)).map(str::to_owned).unwrap_or(text);
     let reason = match &first.observed.state {
-        State::Differs(Some(reason)) | State::NotApplicable(reason) => reason.clone(),
-        State::ByHand(reason) => reason.clone(),
+        State::Differs(Some(reason)) | State::NotApplicable(reason) | State::ByHand(reason) => reason.clone(),
         State::InLine | State::Missing | State::Differs(None) | State::RebootPending => String::new(),
     };
+    let parts: Vec<_> = [members, reason].into_iter().filter(|part| !part.is_empty()).collect();
     let own = first.knob.rsplit('.').next().unwrap_or_default();
     Row {
         sign: sign(&first.observed.state),
@@ -92,7 +95,7 @@ fn row(group: &[&Item]) -> Row {
             bare(value(|item| item.observed.next_boot.clone())),
             bare(value(|item| Some(item.wanted.clone()))),
         ],
-        reason,
+        reason: parts.join(": "),
     }
 }
 
