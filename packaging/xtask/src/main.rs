@@ -1,1 +1,44 @@
-fn main() {}
+//! The project's own tasks: `cargo xtask TASK`.
+
+use std::process::ExitCode;
+
+mod captures;
+mod shell;
+mod test;
+
+const USAGE: &str = "\
+usage: cargo xtask TASK
+
+  test [FILTER]         everything a change must pass; installs the Debian packages the tests need (as root)
+  captures [OPTION] [NAME...]
+                        record the test machines of tests/captures with QEMU; all of them without a NAME
+      --list            name the machines and say what they are
+      --program FILE    a static program to record with, instead of a fresh build
+";
+
+fn main() -> ExitCode {
+    let args: Vec<String> = std::env::args().skip(1).collect();
+    let (task, rest) = match args.split_first() {
+        Some((task, rest)) => (task.as_str(), rest),
+        None => ("", &[][..]),
+    };
+    let result = match task {
+        "test" => test::run(rest),
+        "captures" => captures::run(rest),
+        "help" | "--help" | "-h" => {
+            print!("{USAGE}");
+            Ok(())
+        }
+        _ => {
+            eprint!("error: `{task}` is not a task\n\n{USAGE}");
+            return ExitCode::from(2);
+        }
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
