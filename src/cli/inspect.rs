@@ -62,6 +62,8 @@ fn json(machine: &Machine, facts: &Facts, placement: Option<&Placement>) -> Resu
 mod tests {
     use super::*;
     use crate::host::Snapshot;
+    use crate::placement::place;
+    use crate::profile::parse;
 
     const MACHINE: &str = include_str!("../../tests/capabilities/reference.xml");
     const PROFILE: &[u8] = include_bytes!("../../profiles/kvm-realtime.toml");
