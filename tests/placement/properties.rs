@@ -127,7 +127,7 @@ fn wishes(most_guests: usize) -> impl Strategy<Value = Wish> {
         0..20u8,
         1..=2u32,
         prop::collection::vec(prop::bool::weighted(0.3), MOST),
-        0..=3_000u64,
+        prop_oneof![1 => 0..=520u64, 9 => 512..=3_000u64],
         0..20u8,
         any::<bool>(),
         prop::collection::vec(guest, 0..=most_guests),
@@ -260,6 +260,9 @@ fn check_pages(profile: &Profile, facts: &Facts, placement: &Placement) -> Resul
             prop_assert_eq!(pages.left.0, rest + kept.0);
         } else if automatic {
             prop_assert!(node.cpus.is_empty() || node.memory.0 == 0, "no pages on {}", node.id);
+        }
+        if pages.count > 0 && !node.cpus.is_empty() {
+            prop_assert!(pages.left >= Size(512 << 20), "{} left", pages.left);
         }
         prop_assert!(pages.guests <= pages.count);
         let guests = placement.guests.iter().filter(|guest| guest.node == node.id);
