@@ -26,6 +26,7 @@ impl Plan {
         });
         out.extend(removed);
         out += &format!("{LEGEND}\n");
+        out += &self.by_hand();
         out += &self.notes_text();
         out += &format!("\n{}\n", self.summary());
         out
@@ -45,6 +46,7 @@ impl Plan {
             out += &settings(&open);
             out += &format!("{LEGEND}\n");
         }
+        out += &self.by_hand();
         out += &self.notes_text();
         out += &format!("\n{}\n", self.verdict());
         out
@@ -63,9 +65,9 @@ impl Plan {
             Loader::Unknown => "boot loader unknown",
         };
         format!(
-            "{} CPUs, {} nodes; Linux {}, {realtime}; {}; {loader}",
-            self.facts.cpus.online.len(),
-            self.placement.nodes.len(),
+            "{}, {}; Linux {}, {realtime}; {}; {loader}",
+            counted(self.facts.cpus.online.len(), "CPU"),
+            counted(self.placement.nodes.len(), "node"),
             kernel.release.clone().unwrap_or_else(unknown),
             kernel.os.clone().unwrap_or_else(|| "operating system unknown".into()),
         )
@@ -140,13 +142,17 @@ impl Plan {
         format!("{text}. {reboot}")
     }
 
-    /// What is left to the operator after an apply, with the arguments spelled out.
+    /// The kernel arguments that are left to the operator, on one line.
     pub fn by_hand(&self) -> String {
-        let by_hand = self.items.iter().filter_map(|item| match &item.observed.state {
-            State::ByHand(what) => Some(what.clone()),
-            _ => None,
-        });
-        section("Left to you", by_hand)
+        let open = self.items.iter().filter(|item| matches!(item.observed.state, State::ByHand(_)));
+        let arguments: Vec<_> = open.map(|item| item.wanted.as_str()).collect();
+        match arguments.is_empty() {
+            true => String::new(),
+            false => section(
+                "Kernel arguments to add to the boot loader by hand",
+                [arguments.join(" ")].into_iter(),
+            ),
+        }
     }
 
     /// The last line of an apply that made `steps` steps, `failed` of them in vain; `self` is the plan after it.
@@ -205,4 +211,8 @@ fn settings(rows: &[Row]) -> String {
         format!("{}{reason}\n", text.trim_end())
     };
     [&head].into_iter().chain(rows).map(line).collect()
+}
+
+fn counted(count: usize, what: &str) -> String {
+    format!("{count} {what}{}", if count == 1 { "" } else { "s" })
 }
