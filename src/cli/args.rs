@@ -1,20 +1,84 @@
 //! The verbs and their options.
 
-use clap::{Parser, Subcommand};
+use clap::{Parser, Subcommand, ValueEnum};
 use std::path::PathBuf;
 
 /// Turns a Linux server into a real-time KVM host, and renders its real-time guests.
 #[derive(Parser)]
-#[command(name = "rtkvm-tune", version, max_term_width = 100, infer_long_args = false)]
+#[command(name = "rtkvm-tune", version, max_term_width = 100, after_help = EXIT_STATUS)]
 pub(super) struct Args {
     #[command(subcommand)]
     pub(super) verb: Verb,
 }
 
+const EXIT_STATUS: &str = "Exit status: 0 in line, done or planned; 1 differs (verify, apply --dry-run \
+    --exit-code); 2 error; 3 nothing missing but a reboot (verify).";
+
 #[derive(Subcommand)]
 pub(super) enum Verb {
-    /// Write what would be read of the machine as one text file
+    /// Make the machine as the profile says, or show with --dry-run what that would change
+    Apply(ApplyArgs),
+    /// Compare the machine with the profile: wanted, next boot, running
+    Verify(VerifyArgs),
+    /// Print the libvirt XML of the guests
+    Render(RenderArgs),
+    /// Say what a setting is, why it is wanted, where it is documented, how it is checked
+    Explain(ExplainArgs),
+    /// Write what is read of the machine as one text file
     Capture(CaptureArgs),
+    /// Show the machine as it is understood; with a profile, as it would be divided
+    Inspect(InspectArgs),
+}
+
+#[derive(clap::Args)]
+pub(super) struct ApplyArgs {
+    #[command(flatten)]
+    pub(super) plan: PlanArgs,
+    /// Show the plan and its diff, and write nothing
+    #[arg(long)]
+    pub(super) dry_run: bool,
+    /// With --dry-run: exit with 1 if something would change
+    #[arg(long, requires = "dry_run")]
+    pub(super) exit_code: bool,
+    /// Only what a reboot forgets: kernel attributes; the boot unit's form
+    #[arg(long)]
+    pub(super) runtime: bool,
+}
+
+#[derive(clap::Args)]
+pub(super) struct VerifyArgs {
+    #[command(flatten)]
+    pub(super) plan: PlanArgs,
+}
+
+#[derive(clap::Args)]
+pub(super) struct PlanArgs {
+    /// The profile, a TOML file
+    pub(super) profile: PathBuf,
+    #[command(flatten)]
+    pub(super) root: RootArg,
+    #[command(flatten)]
+    pub(super) format: FormatArg,
+}
+
+#[derive(clap::Args)]
+pub(super) struct RenderArgs {
+    /// The profile, a TOML file
+    pub(super) profile: PathBuf,
+    #[command(flatten)]
+    pub(super) root: RootArg,
+    /// Only this guest
+    #[arg(long, value_name = "NAME")]
+    pub(super) guest: Option<String>,
+    /// Write each guest to NAME.xml in this directory instead
+    #[arg(long, value_name = "DIR")]
+    pub(super) output_dir: Option<PathBuf>,
+}
+
+#[derive(clap::Args)]
+pub(super) struct ExplainArgs {
+    /// The setting; all of them, a line each, without it
+    pub(super) knob: Option<String>,
 }
 
 #[derive(clap::Args)]
@@ -24,6 +88,32 @@ pub(super) struct CaptureArgs {
     pub(super) output: Option<PathBuf>,
     #[command(flatten)]
     pub(super) root: RootArg,
+}
+
+#[derive(clap::Args)]
+pub(super) struct InspectArgs {
+    /// The profile to divide the machine by; without it, as the running kernel divides it
+    pub(super) profile: Option<PathBuf>,
+    #[command(flatten)]
+    pub(super) root: RootArg,
+    #[command(flatten)]
+    pub(super) format: FormatArg,
+}
+
+#[derive(clap::Args)]
+pub(super) struct FormatArg {
+    /// How to print
+    #[arg(long, value_enum, default_value_t)]
+    pub(super) format: Format,
+}
+
+#[derive(Clone, Copy, Default, ValueEnum)]
+pub(super) enum Format {
+    /// For people
+    #[default]
+    Text,
+    /// For programs
+    Json,
 }
 
 #[derive(clap::Args)]

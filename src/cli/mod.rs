@@ -1,7 +1,14 @@
-//! Layer 7: the command line. One file per verb; data on standard output, everything else on standard error.
+//! Layer 8: the command line. One file per verb; data on standard output, everything else on standard error.
 
+mod apply;
 mod args;
 mod capture;
+mod explain;
+mod inspect;
+mod load;
+mod render;
+mod style;
+mod verify;
 
 use args::{Args, Verb};
 use clap::Parser;
@@ -12,12 +19,17 @@ type Outcome = Result<u8, String>;
 /// Runs the command line of this process and returns its exit status: 0 in line or done, 1 differs, 2 error,
 /// 3 nothing missing but a reboot.
 pub fn run() -> u8 {
-    let args = Args::parse();
-    let outcome = match args.verb {
+    let outcome = match Args::parse().verb {
+        Verb::Apply(args) => apply::run(&args),
+        Verb::Verify(args) => verify::run(&args),
+        Verb::Render(args) => render::run(&args),
+        Verb::Explain(args) => explain::run(&args),
         Verb::Capture(args) => capture::run(&args),
+        Verb::Inspect(args) => inspect::run(&args),
     };
     outcome.unwrap_or_else(|message| {
-        crate::host::print_error(&format!("error: {}\n", message.trim_end().trim_start_matches("error: ")));
+        let prefix = if message.starts_with("error") { "" } else { "error: " };
+        crate::host::print_error(&format!("{prefix}{}\n", message.trim_end()));
         2
     })
 }

@@ -32,7 +32,7 @@ pub struct Facts {
     /// Templates that the operator put in `/etc/rtkvm-tune/templates`: name and text.
     #[serde(skip)]
     pub templates: Vec<(String, String)>,
-    /// Whether `/usr/bin/rtkvm-tune`, which the boot unit starts, is there.
+    /// Whether `/usr/bin/rtkvm-tune`, which the boot unit starts, is there as far as is known.
     pub installed: bool,
 }
 
@@ -50,8 +50,6 @@ impl Facts {
     pub fn read(host: &dyn Read) -> Result<Facts, String> {
         let numa = Numa::read(host);
         let cpus = Cpus::read(host, &numa)?;
-        // Without node/ the kernel's one node has every CPU.
-        let numa = numa.or_flat(host, &cpus.online);
         let templates = HostPath::new(TEMPLATES);
         let names = host.list(&templates).map(|names| names.to_vec()).unwrap_or_default();
         let names = names.into_iter().filter(|name| name.ends_with(".xml"));
@@ -65,7 +63,7 @@ impl Facts {
             kernel: Kernel::read(host),
             boot: Boot::read(host),
             templates,
-            installed: host.head(&program, 64).is_ok(),
+            installed: host.head(&program, 0) != Err(ReadError::Absent),
         })
     }
 }

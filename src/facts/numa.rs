@@ -49,24 +49,10 @@ impl Numa {
         let ids = cpu_list(host, &dir.join("online"));
         let ids: Vec<u32> = ids.iter().flat_map(CpuSet::iter).collect();
         let nodes: Vec<_> = ids.iter().map(|id| read_node(host, &dir, *id, &ids)).collect();
-        Numa { shown: !nodes.is_empty(), nodes }
-    }
-
-    /// These nodes, or the one node of a kernel without any.
-    pub(super) fn or_flat(mut self, host: &dyn Read, online: &CpuSet) -> Numa {
-        if !self.shown {
-            use procfs::FromRead;
-            let file = host.file(&HostPath::new("/proc/meminfo")).ok();
-            let meminfo = file.and_then(|file| procfs::Meminfo::from_read(&file.bytes[..]).ok());
-            self.nodes.push(Node {
-                id: 0,
-                cpus: online.clone(),
-                memory: Size(meminfo.map_or(0, |info| info.mem_total)),
-                distances: vec![(0, 10)],
-                pools: read_pools(host, &HostPath::new("/sys/kernel/mm/hugepages")),
-            });
+        match nodes.is_empty() {
+            false => Numa { shown: true, nodes },
+            true => Numa { shown: false, nodes: vec![everything(host)] },
         }
-        self
     }
 
     /// The node with this id.
@@ -89,6 +75,20 @@ impl Node {
     /// Its pool of pages of this size.
     pub fn pool(&self, page: Size) -> Option<&Pool> {
         self.pools.iter().find(|pool| pool.page == page)
+    }
+}
+
+/// The one node of a kernel that shows none.
+fn everything(host: &dyn Read) -> Node {
+    use procfs::FromRead;
+    let meminfo = host.file(&HostPath::new("/proc/meminfo")).ok();
+    let meminfo = meminfo.and_then(|file| procfs::Meminfo::from_read(&file.bytes[..]).ok());
+    Node {
+        id: 0,
+        cpus: cpu_list(host, &HostPath::new("/sys/devices/system/cpu/online")).unwrap_or_default(),
+        memory: Size(meminfo.map_or(0, |info| info.mem_total)),
+        distances: vec![(0, 10)],
+        pools: read_pools(host, &HostPath::new("/sys/kernel/mm/hugepages")),
     }
 }
 

@@ -45,7 +45,7 @@ pub fn entries(grub_cfg: &str) -> Vec<Entry> {
 const VARIABLE: &str = "GRUB_CMDLINE_LINUX_DEFAULT";
 const DROP_IN_HEAD: &str = "\
 # Written by rtkvm-tune: changes made here are lost. To change the arguments, edit the profile and run
-# `rtkvm-tune apply`; to take them out, run `rtkvm-tune revert`.
+# `rtkvm-tune apply`; to take them out, remove this file and run `update-grub`.
 #
 # Recovery entries do not use this variable, so recovery mode starts without these arguments: the way in
 # should the machine not boot with them.

@@ -33,7 +33,7 @@ impl Snapshot {
         }
         let nodes = machine.nodes.to_string();
         machine.put("/sys/devices/system/node/online", &nodes);
-        Ok(Snapshot::recorded(machine.entries))
+        Ok(Snapshot::partial(machine.entries))
     }
 }
 

@@ -5,8 +5,8 @@
 //! rtkvm-tune capture 1
 //! /sys/devices/system/cpu/online [0444]: 0-15
 //! /proc/cpuinfo [0444]|
-//!   | processor	: 0
-//!   | vendor_id	: GenuineIntel
+//!   | processor : 0
+//!   | vendor_id : GenuineIntel
 //! /sys/devices/system/node/: has_cpu node0 node1
 //! /etc/localtime -> /usr/share/zoneinfo/UTC
 //! /boot/grub/grub.cfg !EACCES

@@ -13,7 +13,9 @@ mod snapshot;
 mod writer;
 
 pub use machine::Machine;
-pub use process::{Loaded, is_root, load, print, print_error, wants_color, write_output};
+pub use process::{
+    Loaded, is_root, load, print, print_error, running, wants_color, wants_error_color, write_output,
+};
 pub use programs::{Program, ProgramError};
 pub use root::Root;
 pub use snapshot::{Entry, Snapshot};
@@ -45,6 +47,8 @@ impl File {
 pub enum ReadError {
     /// It does not exist: for a kernel attribute, the kernel does not have it.
     Absent,
+    /// The description of the machine does not tell.
+    Untold,
     /// It is not what was expected there: a directory for a file, a device, a file beyond [`MAX_FILE`].
     Unsuitable,
     /// The kernel refused, with this error.
@@ -55,6 +59,7 @@ impl fmt::Display for ReadError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             ReadError::Absent => f.write_str("does not exist"),
+            ReadError::Untold => f.write_str("is not part of this description of the machine"),
             ReadError::Unsuitable => f.write_str("is not a regular file of reasonable size"),
             ReadError::Refused(errno) => write!(f, "{}", errno.desc()),
         }

@@ -26,6 +26,8 @@ pub enum Entry {
 pub struct Snapshot {
     entries: RefCell<HashMap<HostPath, Entry>>,
     behind: Option<Box<dyn Read>>,
+    // What to say of a path that was not recorded; `None`: it does not exist.
+    otherwise: Option<ReadError>,
 }
 
 impl Snapshot {
@@ -36,13 +38,18 @@ impl Snapshot {
 
     /// A machine that has exactly `entries`.
     pub fn recorded(entries: impl IntoIterator<Item = (HostPath, Entry)>) -> Snapshot {
-        Snapshot { entries: RefCell::new(entries.into_iter().collect()), behind: None }
+        Snapshot { entries: RefCell::new(entries.into_iter().collect()), ..Snapshot::default() }
+    }
+
+    /// A machine that has `entries`, and of which nothing else is known.
+    pub(super) fn partial(entries: impl IntoIterator<Item = (HostPath, Entry)>) -> Snapshot {
+        Snapshot { otherwise: Some(ReadError::Untold), ..Snapshot::recorded(entries) }
     }
 
     /// Everything that was read and exists, sorted by path.
     pub fn entries(&self) -> Vec<(HostPath, Entry)> {
         let entries = self.entries.borrow();
-        let exists = |entry: &Entry| !matches!(entry, Entry::Error(ReadError::Absent));
+        let exists = |entry: &Entry| !matches!(entry, Entry::Error(ReadError::Absent | ReadError::Untold));
         let mut all: Vec<_> =
             entries.iter().filter(|(_, e)| exists(e)).map(|(p, e)| (p.clone(), e.clone())).collect();
         all.sort_unstable_by(|(a, _), (b, _)| a.cmp(b));
@@ -53,7 +60,8 @@ impl Snapshot {
         if let Some(entry) = self.entries.borrow().get(path) {
             return entry.clone();
         }
-        let result = self.behind.as_deref().map_or(Err(ReadError::Absent), read);
+        let otherwise = self.otherwise.unwrap_or(ReadError::Absent);
+        let result = self.behind.as_deref().map_or(Err(otherwise), read);
         let entry = result.unwrap_or_else(Entry::Error);
         self.entries.borrow_mut().insert(path.clone(), entry.clone());
         entry

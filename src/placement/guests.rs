@@ -1,6 +1,6 @@
 //! Which cores and pages each guest gets.
 
-use super::{NodePlace, Placement};
+use super::{NodePlace, Placement, counted, memory};
 use crate::facts::{Core, Facts};
 use crate::formats::{CpuSet, Size};
 use crate::profile::{Diagnostic, Guest, Profile};
@@ -72,7 +72,7 @@ pub(super) fn place(
     for at in order {
         let guest = &profile.guests[at];
         match place_guest(guest, facts, placement, &placed) {
-            Err(refusal) => found.push(refusal),
+            Err(refusals) => found.extend(refusals),
             Ok(place) => {
                 if placement.node(place.node).is_some_and(|node| node.housekeeping.is_empty()) {
                     let message = format!(
@@ -91,45 +91,71 @@ pub(super) fn place(
     placement.guests = placed.into_values().collect();
 }
 
+/// Why a guest can run on no division of this machine.
+pub(super) fn impossible(guest: &Guest, facts: &Facts) -> Vec<Diagnostic> {
+    let mut found = Vec::new();
+    let threads = &guest.threads_per_core;
+    let most = facts.cpus.threads_per_core();
+    if threads.value as usize > most {
+        let message = format!("guest {} wants {} threads per core", guest.name.value, threads.value);
+        let label = format!("cores here have {} online", counted(most as u64, "thread"));
+        found.push(
+            Diagnostic::error(threads.span.clone(), message)
+                .label(label)
+                .help("leave it out, or turn SMT on"),
+        );
+    }
+    let unknown = guest.numa_node.iter().filter(|node| facts.numa.get(node.value).is_none());
+    found.extend(unknown.map(|node| memory::no_node(node.value, node.span.clone(), facts)));
+    found
+}
+
 fn place_guest(
     guest: &Guest,
     facts: &Facts,
     placement: &Placement,
     placed: &BTreeMap<usize, GuestPlace>,
-) -> Result<GuestPlace, Diagnostic> {
-    let threads = guest.threads_per_core.value as usize;
-    if threads > facts.cpus.threads_per_core() {
-        let message = format!("guest {} wants {threads} threads per core", guest.name.value);
-        let label = format!("cores of this machine have {}", facts.cpus.threads_per_core());
-        return Err(Diagnostic::error(guest.threads_per_core.span.clone(), message).label(label));
+) -> Result<GuestPlace, Vec<Diagnostic>> {
+    let refusals = impossible(guest, facts);
+    if !refusals.is_empty() {
+        return Err(refusals);
     }
-    let nodes: Vec<&NodePlace> = match &guest.numa_node {
-        None => placement.nodes.iter().filter(|node| !node.isolated.is_empty()).collect(),
-        Some(wanted) => match placement.node(wanted.value) {
-            None => return Err(super::memory::no_node(wanted.value, wanted.span.clone(), facts)),
-            Some(node) if node.isolated.is_empty() => {
-                let message = format!(
-                    "guest {} is to run on node {}, which has no isolated CPU",
-                    guest.name.value, node.id
-                );
-                return Err(Diagnostic::error(wanted.span.clone(), message));
-            }
-            Some(node) => vec![node],
-        },
-    };
+    let threads = guest.threads_per_core.value as usize;
+    let wanted = guest.numa_node.as_ref().map(|node| node.value);
+    let nodes = placement.nodes.iter().filter(|node| !node.isolated.is_empty());
+    let with_isolated: Vec<_> = nodes.clone().map(|node| node.id.to_string()).collect();
+    let nodes: Vec<&NodePlace> = nodes.filter(|node| wanted.is_none_or(|id| node.id == id)).collect();
+    let span = guest.numa_node.as_ref().map_or(&guest.name.span, |node| &node.span);
+    if nodes.is_empty() {
+        let whom = format!("guest {} needs isolated CPUs", guest.name.value);
+        let message = match wanted {
+            Some(id) => format!("{whom}, node {id} has none"),
+            None => format!("{whom}, no node has any of {}", placement.isolated),
+        };
+        let label = match with_isolated.as_slice() {
+            [] => String::new(),
+            [one] => format!("only node {one} has"),
+            many => format!("nodes {} have", many.join(", ")),
+        };
+        return Err(vec![Diagnostic::error(span.clone(), message).label(label)]);
+    }
     let request = Request {
-        name: &guest.name.value,
         cores: (guest.vcpus.value as usize).div_ceil(threads),
         threads,
         pages: guest.memory.value.0 / placement.page.0,
     };
-    let choices = nodes.iter().map(|node| request.on_node(node, facts, placement, placed));
+    let choices = nodes.iter().map(|node| request.on_node(node, facts, placement.page, placed));
     let (choices, refusals): (Vec<_>, Vec<_>) = choices.partition(Result::is_ok);
     let best = choices.into_iter().flatten().min_by_key(|c| (c.shared, c.left_over, c.node));
     let Some(choice) = best else {
         let reasons: Vec<String> = refusals.into_iter().filter_map(Result::err).collect();
-        let span = guest.numa_node.as_ref().map_or(&guest.name.span, |node| &node.span);
-        return Err(Diagnostic::error(span.clone(), reasons.join("; ")));
+        let message = format!("guest {} needs {}", guest.name.value, reasons.join("; or "));
+        let error = Diagnostic::error(span.clone(), message);
+        let moved = !placed.is_empty() && wanted.is_none();
+        return Err(vec![match moved {
+            true => error.help("naming the node of each guest with `numa-node` may fit them all"),
+            false => error,
+        }]);
     };
     let local = placement.node(choice.node).map(|node| node.housekeeping.clone()).unwrap_or_default();
     let vcpus = choice.cores.iter().flat_map(|core| core.cpus.iter().take(threads));
@@ -146,85 +172,85 @@ fn place_guest(
 }
 
 /// What a guest needs of a node.
-struct Request<'a> {
-    name: &'a str,
+struct Request {
     cores: usize,
     threads: usize,
     pages: u64,
 }
 
-impl Request<'_> {
+impl Request {
     /// The best cores on `node`, or why there are none, in numbers.
     fn on_node<'f>(
         &self,
         node: &NodePlace,
         facts: &'f Facts,
-        placement: &Placement,
+        page: Size,
         placed: &BTreeMap<usize, GuestPlace>,
     ) -> Result<Choice<'f>, String> {
         let here: Vec<&GuestPlace> = placed.values().filter(|guest| guest.node == node.id).collect();
         let usable = |core: &&Core| core.cpus.is_subset(&node.isolated) && core.cpus.len() >= self.threads;
         let all: Vec<&Core> = facts.cpus.cores.iter().filter(usable).collect();
-        let taken = |core: &&&Core| here.iter().all(|guest| guest.cores.is_disjoint(&core.cpus));
-        let free: Vec<&Core> = all.iter().filter(taken).copied().collect();
-        // On a machine without SMT a core is what everybody calls a CPU.
-        let noun = if facts.cpus.threads_per_core() > 1 { "cores" } else { "CPUs" };
-        let has = |what: &dyn Fn(&GuestPlace) -> String| {
+        let untaken = |core: &&&Core| here.iter().all(|guest| guest.cores.is_disjoint(&core.cpus));
+        let free: Vec<&Core> = all.iter().filter(untaken).copied().collect();
+        let who = |has: &dyn Fn(&GuestPlace) -> String| {
             let list: Vec<_> =
-                here.iter().map(|guest| format!("{} has {}", guest.name, what(guest))).collect();
-            if list.is_empty() { String::new() } else { format!(": {}", list.join(", ")) }
+                here.iter().map(|guest| format!("{} has {}", guest.name, has(guest))).collect();
+            list.join(", ")
         };
-        let (name, id) = (self.name, node.id);
+        // On a machine without SMT a core is what everybody calls a CPU.
+        let noun = if facts.cpus.threads_per_core() > 1 { "whole core" } else { "CPU" };
+        let cores = counted(self.cores as u64, noun);
+        let cores = if self.threads > 1 { format!("{cores} of {} threads", self.threads) } else { cores };
+        let mut short = Vec::new();
+        let id = node.id;
         if all.len() < self.cores {
-            return Err(format!(
-                "guest {name} needs {} {noun} on node {id}, which has {} isolated",
-                self.cores,
-                all.len()
-            ));
+            short.push(format!("{cores} on node {id}, which has {} isolated", all.len()));
+        } else if free.len() < self.cores {
+            let who = who(&|guest| guest.cores.to_string());
+            short.push(format!("{cores} on node {id}, {}: {who}", left(free.len() as u64)));
         }
-        if free.len() < self.cores {
-            let who = has(&|guest| guest.cores.to_string());
-            return Err(format!(
-                "guest {name} needs {} {noun} on node {id}, {} are left{who}",
-                self.cores,
-                free.len()
+        let pages = format!("{} of {page}", counted(self.pages, "page"));
+        let unused = node.pages.count.saturating_sub(node.pages.guests);
+        if node.pages.count < self.pages {
+            short.push(format!(
+                "{pages} on node {id}, which gets {} of its {}",
+                node.pages.count,
+                node.pages.memory.gib()
             ));
+        } else if unused < self.pages {
+            let who = who(&|guest| guest.pages.to_string());
+            short.push(format!("{pages} on node {id}, {}: {who}", left(unused)));
         }
-        let (page, count) = (placement.page, node.pages.count);
-        let left = count.saturating_sub(node.pages.guests);
-        if count < self.pages {
-            return Err(format!(
-                "guest {name} needs {} pages of {page} on node {id}, which has {count}",
-                self.pages
-            ));
-        }
-        if left < self.pages {
-            let who = has(&|guest| guest.pages.to_string());
-            return Err(format!(
-                "guest {name} needs {} pages of {page} on node {id}, {left} are left{who}",
-                self.pages
-            ));
-        }
-        Ok(self.choose(id, &free))
+        if short.is_empty() { Ok(self.choose(node.id, &free)) } else { Err(short.join("; and ")) }
     }
 
-    /// Cores that share the most; of equal ones those that leave the least behind; of these the lowest.
+    /// Cores that share the most; of equal ones those that leave the least behind; of these the lowest, from
+    /// the fewest caches. `free` has enough.
     fn choose<'f>(&self, node: u32, free: &[&'f Core]) -> Choice<'f> {
-        let by_cache = groups(free, |core| core.llc.first());
-        let by_package = groups(free, |core| core.package);
-        for (shared, groups) in [(Shared::Cache, &by_cache), (Shared::Package, &by_package)] {
-            let fitting = groups.iter().filter(|group| group.len() >= self.cores);
-            if let Some(group) = fitting.min_by_key(|group| group.len()) {
-                let left_over = group.len() - self.cores;
-                return Choice { node, shared, left_over, cores: group[..self.cores].to_vec() };
-            }
-        }
-        // From the fewest caches that will do.
-        let mut groups = by_cache;
-        groups.sort_by_key(|group| std::cmp::Reverse(group.len()));
-        let mut cores: Vec<&Core> = groups.into_iter().flatten().take(self.cores).collect();
+        let by_cache = |cores: &[&'f Core]| groups(cores, |core| core.llc.first());
+        let levels = [
+            (Shared::Cache, by_cache(free)),
+            (Shared::Package, groups(free, |core| core.package)),
+            (Shared::Node, vec![free.to_vec()]),
+        ];
+        let fitting = levels.into_iter().find_map(|(shared, groups)| {
+            let groups = groups.into_iter().filter(|group| group.len() >= self.cores);
+            Some((shared, groups.min_by_key(Vec::len)?))
+        });
+        let (shared, group) = fitting.expect("enough are free");
+        let mut caches = by_cache(&group);
+        caches.sort_by_key(|cache| std::cmp::Reverse(cache.len()));
+        let mut cores: Vec<&Core> = caches.into_iter().flatten().take(self.cores).collect();
         cores.sort_by_key(|core| core.cpus.first());
-        Choice { node, shared: Shared::Node, left_over: free.len() - self.cores, cores }
+        Choice { node, shared, left_over: group.len() - self.cores, cores }
+    }
+}
+
+fn left(count: u64) -> String {
+    match count {
+        0 => "none is left".into(),
+        1 => "1 is left".into(),
+        _ => format!("{count} are left"),
     }
 }
 

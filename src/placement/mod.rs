@@ -7,7 +7,7 @@ mod memory;
 pub use guests::{GuestPlace, Shared};
 pub use memory::Pages;
 
-use crate::facts::Facts;
+use crate::facts::{Facts, Node};
 use crate::formats::{CpuSet, Size};
 use crate::profile::{Diagnostic, Level, Profile};
 use serde::Serialize;
@@ -47,34 +47,38 @@ impl Placement {
     }
 }
 
-/// Divides the machine as the profile asks. Warnings come beside the result.
+/// Divides the machine as the profile asks. Warnings come beside the result, in source order.
 ///
 /// # Errors
-/// Everything that cannot be had, each with the numbers; never a partial placement.
+/// Everything that cannot be had, each with the numbers, in source order; never a partial placement.
 pub fn place(profile: &Profile, facts: &Facts) -> Result<(Placement, Vec<Diagnostic>), Vec<Diagnostic>> {
     let mut found = Vec::new();
-    let partition = cpus::divide(&profile.host, facts, &mut found);
+    let (housekeeping, isolated) = cpus::divide(&profile.host, facts, &mut found);
     let pages = memory::divide(&profile.host, facts, &mut found);
-    let mut placement = None;
-    if let (Some((housekeeping, isolated)), false) = (partition, has_errors(&found)) {
-        let node = |(node, pages): (&crate::facts::Node, Pages)| NodePlace {
-            id: node.id,
-            housekeeping: node.cpus.intersection(&housekeeping),
-            isolated: node.cpus.intersection(&isolated),
-            pages,
-        };
-        let nodes: Vec<_> = facts.numa.nodes.iter().zip(pages).map(node).collect();
-        let page = profile.host.hugepages.size.value;
-        let mut whole = Placement { housekeeping, isolated, nodes, page, guests: Vec::new() };
-        guests::place(profile, facts, &mut whole, &mut found);
-        placement = Some(whole);
+    let node = |(node, pages): (&Node, Pages)| NodePlace {
+        id: node.id,
+        housekeeping: node.cpus.intersection(&housekeeping),
+        isolated: node.cpus.intersection(&isolated),
+        pages,
+    };
+    let nodes = facts.numa.nodes.iter().zip(pages).map(node).collect();
+    let page = profile.host.hugepages.size.value;
+    let mut placement = Placement { housekeeping, isolated, nodes, page, guests: Vec::new() };
+    if has_errors(&found) {
+        // Which guests would fit is not known, but some never will.
+        found.extend(profile.guests.iter().flat_map(|guest| guests::impossible(guest, facts)));
+    } else {
+        guests::place(profile, facts, &mut placement, &mut found);
     }
-    match placement {
-        Some(placement) if !has_errors(&found) => Ok((placement, found)),
-        _ => Err(found),
-    }
+    found.sort_by_key(|diagnostic| diagnostic.span.as_ref().map(|span| span.start));
+    if has_errors(&found) { Err(found) } else { Ok((placement, found)) }
 }
 
 fn has_errors(found: &[Diagnostic]) -> bool {
     found.iter().any(|diagnostic| diagnostic.level == Level::Error)
+}
+
+/// `1 CPU`, `2 CPUs`.
+fn counted(count: u64, noun: &str) -> String {
+    format!("{count} {noun}{}", if count == 1 { "" } else { "s" })
 }

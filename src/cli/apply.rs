@@ -1,0 +1,75 @@
+//! `apply`: make the machine as the profile says, or show what that would change.
+
+use super::args::{ApplyArgs, Format};
+use super::style::Style;
+use super::{Outcome, load};
+use crate::engine::{self, Report};
+use crate::host::{self, Machine, Writer, print, print_error, wants_color};
+use crate::plan::{Plan, Scope};
+use nix::errno::Errno;
+
+pub(super) fn run(args: &ApplyArgs) -> Outcome {
+    let scope = if args.runtime { Scope::Runtime } else { Scope::Everything };
+    if args.dry_run {
+        return dry_run(args, scope);
+    }
+    let machine = load::machine(&args.plan.root);
+    let profile = load::read_profile(&args.plan.profile)?;
+    if let (true, Some(reason)) = (host::is_root(), &profile.untrusted) {
+        return Err(format!("{}: {reason}. What root applies must be root's alone", args.plan.name()));
+    }
+    let live = matches!(machine, Machine::Live);
+    if live && !host::is_root() {
+        return Err("apply changes this machine and needs root; --dry-run shows the plan without".into());
+    }
+    let root = machine.root()?;
+    let writer = Writer::lock(&root).map_err(|errno| match errno {
+        Errno::EWOULDBLOCK => format!("another rtkvm-tune is at work on {machine}: wait until it is done"),
+        errno => format!("cannot take the lock /run/rtkvm-tune.lock on {machine}: {}", errno.desc()),
+    })?;
+    // Planned under the lock, so that nothing changes between plan and apply.
+    let plan = load::make_plan(&machine, &profile.parsed, scope)?;
+    engine::check(&plan, &root).map_err(|found| format!("nothing was written:\n  {}", found.join("\n  ")))?;
+    let reports = engine::apply(&plan, &root, &writer);
+    let after = load::make_plan(&machine, &profile.parsed, scope)?;
+    report(args, &machine, &reports, &after)
+}
+
+/// Only ever holds what reads: the machine's root is not opened for writing on this path.
+fn dry_run(args: &ApplyArgs, scope: Scope) -> Outcome {
+    let (machine, plan) = args.plan.plan(scope)?;
+    let name = args.plan.name();
+    print(&match args.plan.format.format {
+        Format::Text => {
+            let patch = plan.patch();
+            let gap = if patch.is_empty() { "" } else { "\n" };
+            let text = format!("{}{gap}{patch}", plan.text(&name, &machine.to_string()));
+            Style::new(wants_color()).plan(&text)
+        }
+        Format::Json => load::pretty(&load::json(&plan, &name, &machine)),
+    })?;
+    Ok(u8::from(args.exit_code && !plan.steps.is_empty()))
+}
+
+fn report(args: &ApplyArgs, machine: &Machine, reports: &[Report], after: &Plan) -> Outcome {
+    let failed = reports.iter().filter(|report| report.is_failure()).count();
+    print(&match args.plan.format.format {
+        Format::Text => {
+            let lines: String = reports.iter().map(|report| format!("{report}\n")).collect();
+            let by_hand = after.by_hand();
+            format!("{lines}{by_hand}{}\n", after.result(reports.len(), failed))
+        }
+        Format::Json => {
+            let mut document = load::json(after, &args.plan.name(), machine);
+            document["reports"] = serde_json::json!(reports);
+            load::pretty(&document)
+        }
+    })?;
+    if failed > 0 {
+        print_error(&format!("error: {failed} of {} steps failed\n", reports.len()));
+        return Ok(2);
+    }
+    // Fewer pages than asked are in order if the next boot reserves them.
+    let short = reports.iter().any(|report| matches!(report.outcome, engine::Outcome::Short { .. }));
+    Ok(u8::from(short && after.status() == 1))
+}

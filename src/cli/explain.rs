@@ -1,0 +1,47 @@
+//! `explain`: what a knob is and why.
+
+use super::Outcome;
+use super::args::ExplainArgs;
+use crate::host::print;
+use crate::knobs::{self, Knob};
+
+pub(super) fn run(args: &ExplainArgs) -> Outcome {
+    let text = match &args.knob {
+        None => knobs::all().map(|knob| format!("{:24} {}\n", knob.id, knob.summary)).collect(),
+        Some(id) => match knobs::all().find(|knob| knob.id == id) {
+            Some(knob) => explanation(knob),
+            None => return Err(format!("there is no knob `{id}`: {}", knobs::nearest(id))),
+        },
+    };
+    print(&text)?;
+    Ok(0)
+}
+
+fn explanation(knob: &Knob) -> String {
+    let why = knob.why.split_whitespace().fold(vec![String::new()], |mut lines, word| {
+        match lines.last_mut() {
+            Some(line) if line.len() + word.len() < 86 => {
+                line.push_str(if line.is_empty() { "" } else { " " });
+                line.push_str(word);
+            }
+            _ => lines.push(word.into()),
+        }
+        lines
+    });
+    format!(
+        "{}\n  {}\n\nWhy\n  {}\n\nTakes effect  {}\nSince         {}\nChecked by    {}\nSource        {}\n\nTo leave it as the \
+         machine has it:\n  [knobs]\n  \"{}\" = \"keep\"\n",
+        knob.id,
+        knob.summary,
+        why.join("\n  "),
+        match knob.reach {
+            knobs::Reach::Live => "at once",
+            knobs::Reach::Reboot => "at the next boot",
+            knobs::Reach::GuestRestart => "at the next start of the guest",
+        },
+        knob.since,
+        knob.check,
+        knob.source,
+        knob.id
+    )
+}

@@ -1,0 +1,126 @@
+//! From the command line's file names to a plan.
+
+use super::args::{PlanArgs, RootArg};
+use crate::facts::Facts;
+use crate::host::{Loaded, Machine, Snapshot, load, print_error, running, wants_error_color};
+use crate::placement::{self, Placement};
+use crate::plan::{self, Plan, Scope};
+use crate::profile::{self, Diagnostic, MAX_PROFILE, Parsed, Source};
+use std::path::Path;
+
+/// A profile that was read, and who else could have written it.
+pub(super) struct ReadProfile {
+    pub(super) parsed: Parsed,
+    pub(super) untrusted: Option<String>,
+}
+
+/// Reads a profile.
+///
+/// # Errors
+/// The diagnostics, ready to print.
+pub(super) fn read_profile(path: &Path) -> Result<ReadProfile, String> {
+    let Loaded { bytes, untrusted } = load(path, MAX_PROFILE)?;
+    match profile::parse(&path.display().to_string(), &bytes) {
+        Ok(parsed) => Ok(ReadProfile { parsed, untrusted }),
+        Err(failed) => Err(shown(&failed.diagnostics, &failed.source)),
+    }
+}
+
+fn shown(diagnostics: &[Diagnostic], source: &Source) -> String {
+    profile::render(diagnostics, source, wants_error_color())
+}
+
+/// What the machine is.
+pub(super) fn facts(machine: &Machine, snapshot: &Snapshot) -> Result<Facts, String> {
+    Facts::read(snapshot).map_err(|error| format!("{machine}: {error}"))
+}
+
+/// Divides or plans: `make` on the facts of a machine, and prints the warnings.
+///
+/// # Errors
+/// Diagnostics or a message about the machine, ready to print.
+fn on_machine<T>(
+    machine: &Machine,
+    parsed: &Parsed,
+    make: impl FnOnce(&Snapshot, Facts) -> Result<(T, Vec<Diagnostic>), Vec<Diagnostic>>,
+) -> Result<T, String> {
+    let snapshot = machine.snapshot()?;
+    let made = make(&snapshot, facts(machine, &snapshot)?);
+    let (made, warnings) = made.map_err(|diagnostics| shown(&diagnostics, &parsed.source))?;
+    if !warnings.is_empty() {
+        print_error(&format!("{}\n", shown(&warnings, &parsed.source).trim_end()));
+    }
+    Ok(made)
+}
+
+/// The plan of a profile for a machine.
+pub(super) fn make_plan(machine: &Machine, parsed: &Parsed, scope: Scope) -> Result<Plan, String> {
+    let mut plan = on_machine(machine, parsed, |host, facts| plan::make(host, facts, parsed, scope))?;
+    if let Machine::Live = machine {
+        plan.notes.extend(running(&RIVALS.map(|(name, _)| name)).iter().filter_map(|(name, pid)| {
+            let (_, what) = RIVALS.iter().find(|(rival, _)| rival == name)?;
+            Some(format!("{name} (PID {pid}) {what}"))
+        }));
+    }
+    Ok(plan)
+}
+
+/// Services that set the same things, and what to know about each.
+const RIVALS: [(&str, &str); 2] = [
+    (
+        "irqbalance",
+        "moves interrupts as well; unless it is configured otherwise it leaves alone the CPUs that the kernel \
+         isolates, that is after the reboot",
+    ),
+    (
+        "tuned",
+        "may set some of the same values; `tuned-adm active` names its profile, `tuned-adm off` ends it",
+    ),
+];
+
+/// A machine, divided by a profile.
+pub(super) fn divide(machine: &Machine, parsed: &Parsed) -> Result<(Facts, Placement), String> {
+    on_machine(machine, parsed, |_, facts| {
+        let (placement, warnings) = placement::place(&parsed.profile, &facts)?;
+        Ok(((facts, placement), [parsed.warnings.clone(), warnings].concat()))
+    })
+}
+
+/// The machine that `--root` names.
+pub(super) fn machine(root: &RootArg) -> Machine {
+    Machine::named(root.root.as_deref())
+}
+
+impl PlanArgs {
+    /// Profile, machine and plan, for the verbs that only look.
+    pub(super) fn plan(&self, scope: Scope) -> Result<(Machine, Plan), String> {
+        let profile = read_profile(&self.profile)?;
+        let machine = machine(&self.root);
+        let plan = make_plan(&machine, &profile.parsed, scope)?;
+        Ok((machine, plan))
+    }
+
+    /// The profile's name in messages.
+    pub(super) fn name(&self) -> String {
+        self.profile.display().to_string()
+    }
+}
+
+/// A plan as a JSON document, schema 1.
+pub(super) fn json(plan: &Plan, profile: &str, machine: &Machine) -> serde_json::Value {
+    serde_json::json!({
+        "schema": 1,
+        "profile": profile,
+        "machine": machine.to_string(),
+        "plan": plan,
+        "counts": plan.counts(),
+        "needs_reboot": plan.needs_reboot(),
+        "status": plan.status(),
+        "patch": plan.patch(),
+    })
+}
+
+/// JSON text, indented.
+pub(super) fn pretty(document: &serde_json::Value) -> String {
+    format!("{document:#}\n")
+}

@@ -1,0 +1,201 @@
+//! Layer 7: carrying a plan out. Every effect goes through the one [`Writer`] that apply was given.
+
+use crate::facts::PROGRAM;
+use crate::formats::HostPath;
+use crate::host::{Program, Read, Root, Writer};
+use crate::plan::{Plan, Step, unknown_loader};
+use crate::resources::{State, Value};
+use nix::errno::Errno;
+use serde::Serialize;
+use std::fmt;
+
+/// What became of one step.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case", tag = "outcome", content = "detail")]
+pub enum Outcome {
+    /// Done, and read back.
+    Done,
+    /// The kernel granted less than was asked.
+    Short {
+        /// Asked for.
+        wanted: u64,
+        /// In force now.
+        got: u64,
+    },
+    /// It is not to be set from outside the kernel, or went away meanwhile: why. Not an error.
+    Impossible(String),
+    /// A program that is not run in a tree.
+    LeftToYou(&'static str),
+    /// It failed: why.
+    Failed(String),
+    /// Not tried, because something before it failed.
+    Skipped,
+}
+
+/// One step and what became of it.
+#[derive(Serialize)]
+pub struct Report {
+    /// The step, for people.
+    pub step: String,
+    /// What became of it.
+    #[serde(flatten)]
+    pub outcome: Outcome,
+}
+
+impl Report {
+    /// Whether the machine is not as it was asked to be, because of this step.
+    pub fn is_failure(&self) -> bool {
+        matches!(self.outcome, Outcome::Failed(_) | Outcome::Skipped)
+    }
+}
+
+/// One line for people, more where a program failed.
+impl fmt::Display for Report {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let step = &self.step;
+        match &self.outcome {
+            Outcome::Done => write!(f, "done     {step}"),
+            Outcome::Short { wanted, got } => write!(
+                f,
+                "short    {step}: the kernel granted {got} of {wanted}; free memory is too fragmented for more until \
+                 the next boot"
+            ),
+            Outcome::Impossible(why) => write!(f, "not set  {step}: {why}"),
+            Outcome::LeftToYou(command) => write!(f, "to do    {step}: run `{command}` in that system"),
+            Outcome::Failed(why) => write!(f, "FAILED   {step}: {why}"),
+            Outcome::Skipped => write!(f, "skipped  {step}: because of the failure before"),
+        }
+    }
+}
+
+/// What makes an apply impossible before anything is written.
+///
+/// # Errors
+/// Each obstacle with its remedy.
+pub fn check(plan: &Plan, root: &Root) -> Result<(), Vec<String>> {
+    let mut found = Vec::new();
+    let by_hand = plan.items.iter().any(|item| matches!(item.observed.state, State::ByHand(_)));
+    if by_hand && !plan.manual_boot_loader {
+        found.push(format!("the boot loader is not known here: {}", unknown_loader()));
+    }
+    if root.is_live() {
+        let unit = plan.items.iter().any(|item| item.knob == "services.boot-unit");
+        if unit && !plan.facts.installed {
+            found.push(format!(
+                "{PROGRAM} is not there, which the boot unit starts: install the package first"
+            ));
+        }
+        let defines = plan.steps.iter().any(|step| matches!(step, Step::Domain { .. }));
+        if defines && root.head(&HostPath::new("/usr/bin/virsh"), 0).is_err() {
+            found.push(
+                "/usr/bin/virsh is not there, which defines the guests: install libvirt-clients".into(),
+            );
+        }
+    }
+    if found.is_empty() { Ok(()) } else { Err(found) }
+}
+
+/// Carries the steps out, in order. After a failure no further file, program or guest is touched; attributes
+/// are independent of each other and all tried.
+pub fn apply(plan: &Plan, root: &Root, writer: &Writer) -> Vec<Report> {
+    let mut reports: Vec<Report> = Vec::new();
+    let mut failed = false;
+    for (at, step) in plan.steps.iter().enumerate() {
+        let independent = matches!(step, Step::Attribute { .. });
+        let outcome = match failed && !independent {
+            true => Outcome::Skipped,
+            false => carry_out(step, root, writer),
+        };
+        if matches!(outcome, Outcome::Failed(_)) {
+            failed = true;
+            if let Some(previous) = at.checked_sub(1).and_then(|at| plan.steps.get(at)) {
+                take_back(step, previous, writer, &mut reports);
+            }
+        }
+        reports.push(Report { step: describe(step), outcome });
+    }
+    reports
+}
+
+/// A drop-in that update-grub could not work with must not wait for the next kernel update to take effect.
+fn take_back(failed: &Step, previous: &Step, writer: &Writer, reports: &mut Vec<Report>) {
+    if !matches!(failed, Step::Run { program: Program::UpdateGrub }) {
+        return;
+    }
+    if let Step::File { path, before, mode, .. } = previous {
+        let result = write_file(writer, path, before.as_deref(), *mode);
+        let outcome = result.map_or_else(|errno| Outcome::Failed(errno.desc().into()), |()| Outcome::Done);
+        reports.push(Report { step: format!("{path}: as before, since update-grub failed"), outcome });
+    }
+}
+
+fn describe(step: &Step) -> String {
+    match step {
+        Step::Attribute { path, after, .. } => format!("{path}: {after}"),
+        Step::File { path, after: Some(_), .. } => format!("{path}: written"),
+        Step::File { path, after: None, .. } => format!("{path}: removed"),
+        Step::Link { path, after, .. } => format!("{path} -> {after}"),
+        Step::Run { program } => program.command().into(),
+        Step::Domain { name, .. } => format!("guest {name}: defined"),
+    }
+}
+
+fn carry_out(step: &Step, root: &Root, writer: &Writer) -> Outcome {
+    let done = |result: Result<(), Errno>| match result {
+        Ok(()) => Outcome::Done,
+        Err(errno) => Outcome::Failed(errno.desc().into()),
+    };
+    match step {
+        Step::Attribute { path, after, .. } => attribute(path, after, root, writer),
+        Step::File { path, after, mode, .. } => done(write_file(writer, path, after.as_deref(), *mode)),
+        Step::Link { path, after, .. } => done(writer.link(path, after)),
+        Step::Run { program } => run(program, writer),
+        Step::Domain { path, after, .. } => match root.is_live() {
+            true => run(&Program::Define { xml: after.clone() }, writer),
+            // libvirt reads the definitions there when it starts, and keeps them private.
+            false => done(writer.file(path, after, 0o600)),
+        },
+    }
+}
+
+fn write_file(writer: &Writer, path: &HostPath, content: Option<&str>, mode: u32) -> Result<(), Errno> {
+    match content {
+        Some(content) => writer.file(path, content, mode),
+        None => writer.remove(path),
+    }
+}
+
+fn run(program: &Program, writer: &Writer) -> Outcome {
+    match writer.run(program) {
+        None => Outcome::LeftToYou(program.command()),
+        Some(Ok(())) => Outcome::Done,
+        Some(Err(error)) => Outcome::Failed(error.to_string()),
+    }
+}
+
+/// Writes and reads back: a write that succeeded is not a setting that took.
+fn attribute(path: &HostPath, want: &Value, root: &Root, writer: &Writer) -> Outcome {
+    match writer.attribute(path, &want.for_kernel()) {
+        Ok(()) => {}
+        Err(Errno::ENOENT) => return Outcome::Impossible("it went away meanwhile".into()),
+        // Before 6.12 an interrupt that the kernel keeps to itself says so only here.
+        Err(errno @ (Errno::EIO | Errno::EPERM)) if path.as_str().starts_with("/proc/irq/") => {
+            return Outcome::Impossible(format!("the kernel keeps this interrupt to itself ({errno})"));
+        }
+        Err(Errno::ENOSPC) => {
+            return Outcome::Failed(
+                "no interrupt vector is left on these CPUs: use more housekeeping CPUs".into(),
+            );
+        }
+        Err(errno) => return Outcome::Failed(errno.desc().into()),
+    }
+    let file = match root.file(path) {
+        Ok(file) => file,
+        Err(error) => return Outcome::Failed(format!("cannot be read back: {error}")),
+    };
+    match (want.parse_like(&file.text()), want) {
+        (Some(got), want) if got == *want => Outcome::Done,
+        (Some(Value::Count(got)), Value::Count(wanted)) => Outcome::Short { wanted: *wanted, got },
+        _ => Outcome::Failed(format!("reads back as `{}`", file.text().trim())),
+    }
+}

@@ -1,0 +1,53 @@
+//! CPU isolation at boot.
+
+use super::boot::argument;
+use super::{Knob, Reach, ignored};
+
+pub(super) const KNOBS: &[Knob] = &[ISOLCPUS, NOHZ_FULL, RCU_NOCBS];
+
+const ISOLCPUS: Knob = Knob {
+    id: "cpu.isolcpus",
+    summary: "Keep the scheduler's load balancing and managed interrupts off the isolated CPUs",
+    why: "Nothing is ever moved onto an isolated CPU by itself, so that a vCPU pinned there runs alone. The \
+        flags are explicit: `domain` isolates the scheduler, `managed_irq` keeps kernel-managed interrupts \
+        away where it can, and `managed_irq` alone would isolate nothing. Tasks must be placed there by hand; \
+        libvirt does that.",
+    source: "Linux admin-guide/kernel-parameters.txt (isolcpus); libvirt, KVM Real Time Guest Config",
+    since: "flags Linux 4.15, managed_irq 5.6",
+    check: "/sys/devices/system/cpu/isolated holds exactly the isolated CPUs",
+    reach: Reach::Reboot,
+    settings: |ctx| {
+        let isolated = &ctx.placement.isolated;
+        let ignored = ignored("/sys/devices/system/cpu/isolated", ctx.facts.cpus.isolated.as_ref(), isolated);
+        argument(ctx, "isolcpus", &format!("managed_irq,domain,{isolated}"), ignored)
+    },
+};
+
+const NOHZ_FULL: Knob = Knob {
+    id: "cpu.nohz-full",
+    summary: "Stop the scheduler's tick on isolated CPUs that run one task",
+    why: "A tick interrupts the guest 100 to 1,000 times a second. Without it timers, RCU and unbound kernel \
+        threads move to the housekeeping CPUs as well. Entering and leaving the kernel costs a little more.",
+    source: "Linux timers/no_hz.rst; admin-guide/kernel-parameters.txt (nohz_full)",
+    since: "Linux 3.10, with CONFIG_NO_HZ_FULL",
+    check: "/sys/devices/system/cpu/nohz_full holds exactly the isolated CPUs",
+    reach: Reach::Reboot,
+    settings: |ctx| {
+        let isolated = &ctx.placement.isolated;
+        let ignored =
+            ignored("/sys/devices/system/cpu/nohz_full", ctx.facts.cpus.nohz_full.as_ref(), isolated);
+        argument(ctx, "nohz_full", &isolated.to_string(), ignored)
+    },
+};
+
+const RCU_NOCBS: Knob = Knob {
+    id: "cpu.rcu-nocbs",
+    summary: "Run RCU callbacks of the isolated CPUs in threads on the housekeeping CPUs",
+    why: "Freed kernel objects are otherwise handled in softirqs on the CPU that freed them, the isolated one. \
+        nohz_full implies it; it is written out so that it holds on kernels without CONFIG_NO_HZ_FULL.",
+    source: "Linux admin-guide/kernel-parameters.txt (rcu_nocbs)",
+    since: "Linux 3.8, with CONFIG_RCU_NOCB_CPU",
+    check: "/proc/cmdline; the kernel has no attribute for it",
+    reach: Reach::Reboot,
+    settings: |ctx| argument(ctx, "rcu_nocbs", &ctx.placement.isolated.to_string(), None),
+};

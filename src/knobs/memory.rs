@@ -1,0 +1,67 @@
+//! Huge pages for guest memory.
+
+use super::{Knob, Reach, Setting, boot};
+use crate::formats::Size;
+use crate::formats::kernel_args::KernelArg;
+use crate::profile::Diagnostic;
+use crate::resources::{Attribute, Resource, Value};
+
+pub(super) const KNOBS: &[Knob] = &[BOOT_PAGES, PAGES];
+
+const BOOT_PAGES: Knob = Knob {
+    id: "memory.hugepages-boot",
+    summary: "Reserve the huge pages of each node while booting",
+    why: "Early in the boot memory is not fragmented yet: the only time when many 1 GiB pages are sure to be \
+        had. `default_hugepagesz` also makes systemd mount /dev/hugepages with this size, without which \
+        libvirt finds no mount for the guest's pages. Programs that expect 2 MiB pages by default must name \
+        their size.",
+    source: "Linux admin-guide/mm/hugetlbpage.rst, admin-guide/kernel-parameters.txt (hugepages)",
+    since: "per-node form Linux 5.16; before that the boot unit reserves them",
+    check: "nr_hugepages of every node after a boot, see memory.hugepages",
+    reach: Reach::Reboot,
+    settings: |ctx| {
+        let nodes = ctx.placement.nodes.iter().filter(|node| node.pages.count > 0);
+        let counts: Vec<_> = nodes.map(|node| (node.id, node.pages.count)).collect();
+        let Some((_, first)) = counts.first() else { return Ok(Vec::new()) };
+        let count = match ctx.facts.numa.shown {
+            true => counts.iter().map(|(id, count)| format!("{id}:{count}")).collect::<Vec<_>>().join(","),
+            false => first.to_string(),
+        };
+        let size = kernel_size(ctx.placement.page);
+        let arguments = [("default_hugepagesz", &size), ("hugepagesz", &size), ("hugepages", &count)];
+        let arguments = arguments.iter().map(|(name, value)| KernelArg::new(name, Some(value)));
+        let arguments: Result<Vec<_>, _> = arguments.collect();
+        let arguments = arguments.map_err(|error| vec![Diagnostic::whole(error)])?;
+        Ok(vec![boot::arguments(ctx, arguments, None)])
+    },
+};
+
+const PAGES: Knob = Knob {
+    id: "memory.hugepages",
+    summary: "Have the huge pages of each node now",
+    why: "Guests can start before the next boot as far as the kernel finds free, contiguous memory. It may \
+        grant fewer pages than asked and still report success, so the number is read back per node.",
+    source: "Linux admin-guide/mm/hugetlbpage.rst, ABI/testing/sysfs-kernel-mm-hugepages",
+    since: "Linux 2.6.33; 1 GiB pages at run time 3.16",
+    check: "/sys/devices/system/node/nodeN/hugepages/hugepages-*kB/nr_hugepages",
+    reach: Reach::Live,
+    settings: |ctx| {
+        let page = ctx.placement.page;
+        let pools = ctx.facts.numa.nodes.iter().filter_map(|node| Some((node.id, node.pool(page)?)));
+        let settings = pools.filter_map(|(id, pool)| {
+            let count = ctx.placement.node(id)?.pages.count;
+            let attribute = Attribute { path: pool.path.clone(), want: Value::Count(count), fixed: None };
+            let setting = || Setting {
+                at_boot: Some(BOOT_PAGES.id),
+                ..Setting::new(format!("node {id}, {page} pages"), Resource::Attribute(attribute))
+            };
+            (count > 0 || pool.pages > 0).then(setting)
+        });
+        Ok(settings.collect())
+    },
+};
+
+/// A page size as the kernel's parameters take it: `1G`, `2M`.
+fn kernel_size(size: Size) -> String {
+    size.to_string().trim_end_matches("iB").to_owned()
+}

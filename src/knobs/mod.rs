@@ -1,0 +1,144 @@
+//! Layer 5: what to set and why. Each knob is declared once, in its area's file; plan, apply, verify, explain
+//! and the documentation walk [`all`]. Knobs never read or write: they turn a placement into settings.
+
+mod boot;
+mod cpu;
+mod guests;
+mod irq;
+mod memory;
+mod services;
+
+use crate::facts::Facts;
+use crate::formats::CpuSet;
+use crate::guest::Templates;
+use crate::placement::Placement;
+use crate::profile::{Diagnostic, Profile, Source};
+use crate::resources::Resource;
+use serde::Serialize;
+
+pub use services::PROFILE;
+
+/// One tunable that this program knows.
+pub struct Knob {
+    /// The name by which a profile overrides it: `area.name`.
+    pub id: &'static str,
+    /// What it is, in one line.
+    pub summary: &'static str,
+    /// Why a real-time KVM host wants it, and what it costs.
+    pub why: &'static str,
+    /// Where this is documented.
+    pub source: &'static str,
+    /// Since when the kernel or tool has it.
+    pub since: &'static str,
+    /// How it is checked that it is in force.
+    pub check: &'static str,
+    /// When a change takes effect.
+    pub reach: Reach,
+    /// What it sets for this profile on this machine.
+    pub settings: fn(&Context) -> Result<Vec<Setting>, Vec<Diagnostic>>,
+}
+
+/// When a change takes effect.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Reach {
+    /// At once.
+    Live,
+    /// At the next boot.
+    Reboot,
+    /// At the next start of the guest.
+    GuestRestart,
+}
+
+impl Reach {
+    /// For people.
+    pub fn name(self) -> &'static str {
+        match self {
+            Reach::Live => "live",
+            Reach::Reboot => "reboot",
+            Reach::GuestRestart => "guest restart",
+        }
+    }
+}
+
+/// What a knob may look at.
+pub struct Context<'a> {
+    /// The profile.
+    pub profile: &'a Profile,
+    /// Its text.
+    pub source: &'a Source,
+    /// The machine.
+    pub facts: &'a Facts,
+    /// Its division.
+    pub placement: &'a Placement,
+    /// The templates of guests.
+    pub templates: &'a Templates,
+}
+
+/// One value that a knob asks for.
+#[derive(Debug, Clone)]
+pub struct Setting {
+    /// What is set, for people: `isolcpus`, `node 0`, `IRQ 24`.
+    pub label: String,
+    /// Beside the label where it helps: the handlers of an interrupt.
+    pub detail: String,
+    /// The knob that has the kernel set the same while it boots.
+    pub at_boot: Option<&'static str>,
+    /// The resource with its value.
+    pub resource: Resource,
+}
+
+impl Setting {
+    fn new(label: impl Into<String>, resource: Resource) -> Setting {
+        Setting { label: label.into(), detail: String::new(), at_boot: None, resource }
+    }
+}
+
+/// Every knob, by area.
+pub fn all() -> impl Iterator<Item = &'static Knob> {
+    let areas = [cpu::KNOBS, irq::KNOBS, memory::KNOBS, boot::KNOBS, services::KNOBS, guests::KNOBS];
+    areas.into_iter().flatten()
+}
+
+/// The ids of the knobs that the profile leaves alone.
+///
+/// # Errors
+/// An id that is none, with the nearest one, and a value other than `keep`.
+pub fn kept(profile: &Profile) -> Result<Vec<&'static str>, Vec<Diagnostic>> {
+    let mut kept = Vec::new();
+    let mut found = Vec::new();
+    for entry in &profile.knobs {
+        match all().find(|knob| knob.id == entry.id.value) {
+            None => {
+                let message = format!("there is no knob `{}`", entry.id.value);
+                found.push(Diagnostic::error(entry.id.span.clone(), message).help(nearest(&entry.id.value)));
+            }
+            Some(knob) if entry.value.value != "keep" => {
+                let message = format!("knob `{}` has no value `{}`", knob.id, entry.value.value);
+                let help = "write \"keep\" to leave what the machine has, or remove the line";
+                found.push(Diagnostic::error(entry.value.span.clone(), message).help(help));
+            }
+            Some(knob) => kept.push(knob.id),
+        }
+    }
+    if found.is_empty() { Ok(kept) } else { Err(found) }
+}
+
+/// What to look at instead of an unknown knob.
+pub fn nearest(id: &str) -> String {
+    let scores = all().map(|knob| (strsim::jaro_winkler(id, knob.id), knob.id));
+    match scores.max_by(|a, b| a.0.total_cmp(&b.0)) {
+        Some((score, id)) if score > 0.8 => format!("did you mean `{id}`?"),
+        _ => "`rtkvm-tune explain` lists all knobs".into(),
+    }
+}
+
+/// Why a kernel argument that was given is not in force: what the kernel's own file says instead.
+fn ignored(file: &str, running: Option<&CpuSet>, wanted: &CpuSet) -> Option<String> {
+    match running {
+        Some(cpus) if cpus == wanted => None,
+        Some(cpus) if cpus.is_empty() => Some(format!("the kernel did not accept it: {file} is empty")),
+        Some(cpus) => Some(format!("the kernel did not accept it: {file} says {cpus}")),
+        None => Some(format!("the kernel did not accept it: it has no {file}")),
+    }
+}

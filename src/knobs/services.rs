@@ -1,0 +1,55 @@
+//! What sets again, at each boot, what a reboot forgets.
+
+use super::{Knob, Reach, Setting};
+use crate::facts::PROGRAM;
+use crate::formats::HostPath;
+use crate::resources::{OwnedFile, Resource};
+
+pub(super) const KNOBS: &[Knob] = &[BOOT_UNIT];
+
+/// The applied profile, for the boot unit.
+pub const PROFILE: &str = "/etc/rtkvm-tune/profile.toml";
+
+/// The name of the boot unit.
+const UNIT: &str = "rtkvm-tune.service";
+
+const BOOT_UNIT: Knob = Knob {
+    id: "services.boot-unit",
+    summary: "Set again at each boot, before libvirt starts, what a reboot forgets",
+    why: "Huge pages and interrupt affinities live in the running kernel only. The unit runs `apply --runtime` \
+        with the applied profile, which is kept beside it; it touches neither the boot loader nor guests. \
+        It is an ordinary systemd unit: `systemctl disable rtkvm-tune` turns it off.",
+    source: "systemd.unit(5), systemd.service(5)",
+    since: "systemd 197 or before",
+    check: "the unit, its link in multi-user.target.wants and the kept profile have the planned content",
+    reach: Reach::Live,
+    settings: |ctx| {
+        let dir = HostPath::new("/etc/systemd/system");
+        let file = |path, content| Resource::File(OwnedFile { path, content, mode: 0o644 });
+        let wants = dir.join("multi-user.target.wants").join(UNIT);
+        Ok(vec![
+            Setting::new("profile kept for it", file(HostPath::new(PROFILE), ctx.source.text.clone())),
+            Setting::new("unit", file(dir.join(UNIT), unit())),
+            Setting::new("enabled", Resource::Link { path: wants, target: format!("../{UNIT}") }),
+        ])
+    },
+};
+
+fn unit() -> String {
+    format!(
+        "# Written by rtkvm-tune; changes are lost at the next apply.\n\
+         [Unit]\n\
+         Description=Real-time KVM host settings that a reboot forgets\n\
+         After=systemd-modules-load.service\n\
+         Before=libvirtd.service virtqemud.service libvirt-guests.service\n\
+         ConditionPathExists={PROFILE}\n\
+         \n\
+         [Service]\n\
+         Type=oneshot\n\
+         RemainAfterExit=yes\n\
+         ExecStart={PROGRAM} apply --runtime {PROFILE}\n\
+         \n\
+         [Install]\n\
+         WantedBy=multi-user.target\n"
+    )
+}

@@ -1,0 +1,35 @@
+//! The steps of a plan as a patch that `git apply` and `patch -p1` take.
+
+use super::{Plan, Step};
+use similar::TextDiff;
+
+impl Plan {
+    /// Unified diffs of every file, attribute, link and definition that apply would change, in that order.
+    pub fn patch(&self) -> String {
+        self.steps.iter().map(patch).collect()
+    }
+}
+
+fn patch(step: &Step) -> String {
+    match step {
+        Step::Attribute { path, before, after } => {
+            unified(path.as_str(), Some(before), Some(&format!("{}\n", after.for_kernel())))
+        }
+        Step::File { path, before, after, .. } => unified(path.as_str(), before.as_deref(), after.as_deref()),
+        Step::Domain { path, before, after, .. } => unified(path.as_str(), before.as_deref(), Some(after)),
+        Step::Link { path, before, after } => {
+            let path = path.as_str();
+            let kind =
+                if before.is_some() { "index 0000000..0000000 120000" } else { "new file mode 120000" };
+            format!("diff --git a{path} b{path}\n{kind}\n{}", unified(path, before.as_deref(), Some(after)))
+        }
+        Step::Run { .. } => String::new(),
+    }
+}
+
+fn unified(path: &str, before: Option<&str>, after: Option<&str>) -> String {
+    let name = |text: Option<&str>, side| text.map_or("/dev/null".into(), |_| format!("{side}{path}"));
+    let (old, new) = (name(before, "a"), name(after, "b"));
+    let diff = TextDiff::from_lines(before.unwrap_or(""), after.unwrap_or(""));
+    diff.unified_diff().context_radius(3).header(&old, &new).to_string()
+}

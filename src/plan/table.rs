@@ -1,0 +1,119 @@
+//! The settings of a plan as rows for people; equal interrupts share one.
+
+use super::{Item, Plan};
+use crate::resources::State;
+
+/// One row.
+pub struct Row {
+    /// `+` not there, `~` differs, `=` in line, `>` waits for a boot, `!` by hand, `.` cannot be set.
+    pub sign: char,
+    /// The knob and what it sets.
+    pub name: String,
+    /// When it takes effect: `[live]`.
+    pub reach: String,
+    /// Running, next boot, wanted.
+    pub values: [String; 3],
+    /// What the values alone do not say: which interrupts, and why.
+    pub reason: String,
+}
+
+/// Longer lists of numbers go to a line of their own.
+const MOST_NUMBERS: usize = 24;
+
+/// What the signs mean.
+pub const LEGEND: &str =
+    "+ add   ~ change   - remove   = in line   > waits for a boot   ! by hand   . cannot be set";
+
+/// The sign of a state.
+pub fn sign(state: &State) -> char {
+    match state {
+        State::InLine => '=',
+        State::Missing => '+',
+        State::Differs(_) => '~',
+        State::RebootPending => '>',
+        State::NotApplicable(_) => '.',
+        State::ByHand(_) => '!',
+    }
+}
+
+/// Rows for the items that `keep` keeps.
+pub fn rows(plan: &Plan, keep: impl Fn(&Item) -> bool) -> Vec<Row> {
+    let mut groups: Vec<Vec<&Item>> = Vec::new();
+    for item in plan.items.iter().filter(|item| keep(item)) {
+        let same = |group: &&mut Vec<&Item>| {
+            let first = group[0];
+            let settled = matches!(item.observed.state, State::InLine | State::NotApplicable(_));
+            let values = |item: &Item| {
+                (item.wanted.clone(), item.observed.running.clone(), item.observed.next_boot.clone())
+            };
+            number(&item.label).is_some()
+                && first.knob == item.knob
+                && first.observed.state == item.observed.state
+                && (settled || values(first) == values(item))
+        };
+        match groups.iter_mut().find(same) {
+            Some(group) => group.push(item),
+            None => groups.push(vec![item]),
+        }
+    }
+    groups.iter().map(|group| row(group)).collect()
+}
+
+fn row(group: &[&Item]) -> Row {
+    let first = group[0];
+    let numbers: Vec<u32> = group.iter().filter_map(|item| Some(number(&item.label)?.1)).collect();
+    let (label, members) = match (number(&first.label), group.len()) {
+        (Some((word, _)), 2..) if ranges(&numbers).len() > MOST_NUMBERS => {
+            (format!("{} {word}s", group.len()), format!("{word} {}", ranges(&numbers)))
+        }
+        (Some((word, _)), 2..) => (format!("{word} {}", ranges(&numbers)), String::new()),
+        (Some(_), _) => (first.label.clone(), first.detail.clone()),
+        (None, _) => (first.label.clone(), String::new()),
+    };
+    let value = |of: fn(&Item) -> Option<String>| match of(first) {
+        found if group.iter().any(|item| of(item) != found) => "various".into(),
+        found => found.filter(|value| !value.is_empty()).unwrap_or_else(|| "-".into()),
+    };
+    // One argument is named by its row already.
+    let bare =
+        |text: String| text.strip_prefix(&format!("{}=", first.label)).map(str::to_owned).unwrap_or(text);
+    let reason = match &first.observed.state {
+        State::Differs(Some(reason)) | State::NotApplicable(reason) | State::ByHand(reason) => reason.clone(),
+        State::InLine | State::Missing | State::Differs(None) | State::RebootPending => String::new(),
+    };
+    let parts: Vec<_> = [members, reason].into_iter().filter(|part| !part.is_empty()).collect();
+    let own = first.knob.rsplit('.').next().unwrap_or_default();
+    Row {
+        sign: sign(&first.observed.state),
+        name: match label.replace('_', "-") == own {
+            true => first.knob.to_owned(),
+            false => format!("{}: {label}", first.knob),
+        },
+        reach: format!("[{}]", first.reach.name()),
+        values: [
+            bare(value(|item| item.observed.running.clone())),
+            bare(value(|item| item.observed.next_boot.clone())),
+            bare(value(|item| Some(item.wanted.clone()))),
+        ],
+        reason: parts.join(": "),
+    }
+}
+
+/// `IRQ 24` is a word and a number.
+fn number(label: &str) -> Option<(&str, u32)> {
+    let (word, number) = label.split_once(' ')?;
+    Some((word, number.parse().ok()?))
+}
+
+/// Ascending numbers as `24,26-30`.
+fn ranges(numbers: &[u32]) -> String {
+    let runs = numbers.chunk_by(|a, b| a + 1 == *b);
+    let texts: Vec<_> = runs
+        .map(|run| match run {
+            [one] => one.to_string(),
+            [first, .., last] => format!("{first}-{last}"),
+            [] => String::new(),
+        })
+        .collect();
+    texts.join(",")
+}

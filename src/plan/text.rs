@@ -1,0 +1,218 @@
+//! A plan for people.
+
+use super::table::{LEGEND, Row, rows};
+use super::{Plan, Step};
+use crate::facts::Loader;
+use crate::formats::{CpuSet, Size};
+use crate::placement::{GuestPlace, NodePlace};
+use crate::resources::State;
+
+/// Columns wider than this push the following ones aside instead of widening the table.
+const WIDEST: usize = 30;
+
+impl Plan {
+    /// The whole plan: machine, partition, memory arithmetic, guests, settings, and the summary line. `profile`
+    /// and `machine` are their names.
+    pub fn text(&self, profile: &str, machine: &str) -> String {
+        let mut out = format!("Plan for {profile} on {machine}\n{}\n", self.machine());
+        out += &section("CPUs", self.placement.nodes.iter().filter_map(|node| self.cpus(node)));
+        out += &section("Memory", self.placement.nodes.iter().map(|node| self.memory(node)));
+        out += &section("Guests", self.placement.guests.iter().map(|guest| self.guest(guest)));
+        out += "\nSettings\n";
+        out += &settings(&rows(self, |_| true));
+        let removed = self.steps.iter().filter_map(|step| match step {
+            Step::File { path, after: None, .. } => Some(format!("- {path}\n")),
+            _ => None,
+        });
+        out.extend(removed);
+        out += &format!("{LEGEND}\n");
+        out += &self.by_hand();
+        out += &self.notes_text();
+        out += &format!("\n{}\n", self.summary());
+        out
+    }
+
+    /// What to know beside the settings.
+    pub fn notes_text(&self) -> String {
+        section("Notes", self.notes.iter().cloned())
+    }
+
+    /// An audit: what is not in line, and the summary.
+    pub fn audit(&self, profile: &str, machine: &str) -> String {
+        let mut out = format!("Audit of {profile} on {machine}\n{}\n", self.machine());
+        let open = rows(self, |item| item.observed.state != State::InLine);
+        if !open.is_empty() {
+            out += "\nNot in line\n";
+            out += &settings(&open);
+            out += &format!("{LEGEND}\n");
+        }
+        out += &self.by_hand();
+        out += &self.notes_text();
+        out += &format!("\n{}\n", self.verdict());
+        out
+    }
+
+    fn machine(&self) -> String {
+        let kernel = &self.facts.kernel;
+        let unknown = || "unknown".to_owned();
+        let realtime = match kernel.preempt_rt {
+            Some(true) => "PREEMPT_RT",
+            Some(false) => "not PREEMPT_RT",
+            None => "PREEMPT_RT unknown",
+        };
+        let loader = match self.facts.boot.loader {
+            Loader::GrubDebian => "GRUB (Debian)",
+            Loader::Unknown => "boot loader unknown",
+        };
+        format!(
+            "{}, {}; Linux {}, {realtime}; {}; {loader}",
+            counted(self.facts.cpus.online.len(), "CPU"),
+            counted(self.placement.nodes.len(), "node"),
+            kernel.release.clone().unwrap_or_else(unknown),
+            kernel.os.clone().unwrap_or_else(|| "operating system unknown".into()),
+        )
+    }
+
+    fn cpus(&self, node: &NodePlace) -> Option<String> {
+        let or_none = |set: &CpuSet| if set.is_empty() { "none".into() } else { set.to_string() };
+        let (housekeeping, isolated) = (&node.housekeeping, &node.isolated);
+        let has_cpus = !housekeeping.is_empty() || !isolated.is_empty();
+        has_cpus.then(|| {
+            format!(
+                "node {}  housekeeping {}  isolated {}",
+                node.id,
+                or_none(housekeeping),
+                or_none(isolated)
+            )
+        })
+    }
+
+    fn memory(&self, node: &NodePlace) -> String {
+        let pages = &node.pages;
+        let page = self.placement.page;
+        let others =
+            if pages.others.0 > 0 { format!(" - {} other pages", pages.others.gib()) } else { String::new() };
+        let sum = match pages.kept {
+            Some(kept) if pages.count > 0 => {
+                let rest = Size(pages.memory.0.saturating_sub(kept.0).saturating_sub(pages.others.0));
+                format!("{} - {} kept{others} = {}", pages.memory.gib(), kept.gib(), rest.gib())
+            }
+            _ => format!("{}{others}", pages.memory.gib()),
+        };
+        let taken = format!("{} pages of {page}", pages.count);
+        let used = match pages.guests {
+            0 => String::new(),
+            used => format!("; guests use {used} of {}", pages.count),
+        };
+        format!("node {}  {sum}: {taken}, {} left{used}", node.id, pages.left.gib())
+    }
+
+    fn guest(&self, guest: &GuestPlace) -> String {
+        let cpus = guest.cpus.iter().map(u32::to_string).collect::<Vec<_>>().join(",");
+        let idle = guest.cores.difference(&guest.cpus.iter().copied().collect());
+        let idle = if idle.is_empty() { String::new() } else { format!(", siblings {idle} idle") };
+        format!(
+            "{}  node {}, vCPUs on {cpus} ({}{idle}), emulator on {}, {} x {}",
+            guest.name,
+            guest.node,
+            guest.shared.name(),
+            guest.emulator,
+            guest.pages,
+            self.placement.page
+        )
+    }
+
+    /// The last line of a plan.
+    pub fn summary(&self) -> String {
+        let c = self.counts();
+        let mut text = format!(
+            "Plan: {} to add, {} to change, {} to remove, {} in line",
+            c.add, c.change, c.remove, c.in_line
+        );
+        for (count, what) in [
+            (c.reboot_pending, "waiting for a boot"),
+            (c.by_hand, "by hand"),
+            (c.not_applicable, "cannot be set"),
+        ] {
+            if count > 0 {
+                text += &format!(", {count} {what}");
+            }
+        }
+        let reboot = if self.needs_reboot() { "A reboot is needed." } else { "No reboot is needed." };
+        format!("{text}. {reboot}")
+    }
+
+    /// The kernel arguments that are left to the operator, on one line.
+    pub fn by_hand(&self) -> String {
+        let open = self.items.iter().filter(|item| matches!(item.observed.state, State::ByHand(_)));
+        let arguments: Vec<_> = open.map(|item| item.wanted.as_str()).collect();
+        match arguments.is_empty() {
+            true => String::new(),
+            false => section(
+                "Kernel arguments to add to the boot loader by hand",
+                [arguments.join(" ")].into_iter(),
+            ),
+        }
+    }
+
+    /// The last line of an apply that made `steps` steps, `failed` of them in vain; `self` is the plan after it.
+    pub fn result(&self, steps: usize, failed: usize) -> String {
+        let reboot = if self.needs_reboot() { "A reboot is needed." } else { "No reboot is needed." };
+        match (steps, failed) {
+            (0, _) => format!("Nothing to do. {reboot}"),
+            (_, 0) => format!("Applied: {steps} steps. {reboot}"),
+            (_, _) => format!("Not applied: {failed} of {steps} steps failed."),
+        }
+    }
+
+    fn verdict(&self) -> String {
+        let c = self.counts();
+        let open = c.add + c.change + c.remove + c.by_hand;
+        let total = self.items.len() - c.not_applicable;
+        match self.status() {
+            0 => format!("In line: all {total} settings are in force."),
+            3 => format!(
+                "In line but for a reboot: {} of {total} settings take effect at the next boot.",
+                c.reboot_pending
+            ),
+            _ => format!("Differs: {open} of {total} settings; `rtkvm-tune apply` sets what can be set."),
+        }
+    }
+}
+
+fn section(title: &str, lines: impl Iterator<Item = String>) -> String {
+    let lines: Vec<_> = lines.map(|line| format!("  {line}\n")).collect();
+    if lines.is_empty() { String::new() } else { format!("\n{title}\n{}", lines.concat()) }
+}
+
+/// The rows as an aligned table.
+fn settings(rows: &[Row]) -> String {
+    let head = Row {
+        sign: ' ',
+        name: "SETTING".into(),
+        reach: String::new(),
+        values: ["RUNNING".into(), "NEXT BOOT".into(), "WANTED".into()],
+        reason: String::new(),
+    };
+    let cells =
+        |row: &Row| [row.name.clone(), row.reach.clone(), row.values[0].clone(), row.values[1].clone()];
+    let mut widths = [0; 4];
+    for row in rows.iter().chain([&head]) {
+        for (width, cell) in widths.iter_mut().zip(cells(row)) {
+            *width = (*width).max(cell.chars().count().min(WIDEST));
+        }
+    }
+    widths[0] = rows.iter().map(|row| row.name.chars().count()).max().unwrap_or(0).min(58);
+    let line = |row: &Row| {
+        let padded: Vec<_> =
+            cells(row).iter().zip(widths).map(|(cell, width)| format!("{cell:width$}")).collect();
+        let text = format!("{} {}  {}", row.sign, padded.join("  "), row.values[2]);
+        let reason = if row.reason.is_empty() { String::new() } else { format!("\n    {}", row.reason) };
+        format!("{}{reason}\n", text.trim_end())
+    };
+    [&head].into_iter().chain(rows).map(line).collect()
+}
+
+fn counted(count: usize, what: &str) -> String {
+    format!("{count} {what}{}", if count == 1 { "" } else { "s" })
+}

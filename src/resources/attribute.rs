@@ -1,0 +1,83 @@
+//! Values in sysfs and procfs.
+
+use super::{Observed, State};
+use crate::formats::{CpuSet, HostPath};
+use crate::host::{Read, ReadError};
+use std::fmt;
+
+/// One attribute and the value it should have.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Attribute {
+    /// The file.
+    pub path: HostPath,
+    /// The value.
+    pub want: Value,
+    /// Why it cannot be set, where that is known without trying.
+    pub fixed: Option<String>,
+}
+
+/// A value that knows how it is printed for the kernel and how the kernel's answer is read.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Value {
+    /// A whole number.
+    Count(u64),
+    /// CPUs in list notation.
+    List(CpuSet),
+    /// CPUs as a hexadecimal mask.
+    Mask(CpuSet),
+}
+
+impl Value {
+    /// The text that the kernel takes.
+    pub fn for_kernel(&self) -> String {
+        match self {
+            Value::Count(count) => count.to_string(),
+            Value::List(cpus) => cpus.to_string(),
+            Value::Mask(cpus) => cpus.to_mask(),
+        }
+    }
+
+    /// The kernel's text as a value of the same kind; `None` if it is none.
+    pub fn parse_like(&self, text: &str) -> Option<Value> {
+        match self {
+            Value::Count(_) => text.trim().parse().ok().map(Value::Count),
+            Value::List(_) => CpuSet::parse_kernel_list(text).ok().map(Value::List),
+            Value::Mask(_) => CpuSet::parse_mask(text).ok().map(Value::Mask),
+        }
+    }
+}
+
+/// For people: CPUs always as a list.
+impl fmt::Display for Value {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Value::Count(count) => count.fmt(f),
+            Value::List(cpus) | Value::Mask(cpus) => cpus.fmt(f),
+        }
+    }
+}
+
+impl Attribute {
+    pub(super) fn observe(&self, host: &dyn Read) -> Observed {
+        let (running, state) = match host.file(&self.path) {
+            Err(ReadError::Absent) => {
+                (None, State::NotApplicable(format!("the kernel has no {}", self.path)))
+            }
+            Err(error @ ReadError::Untold) => (None, State::NotApplicable(format!("{} {error}", self.path))),
+            Err(error) => (None, State::Differs(Some(format!("{} {error}", self.path)))),
+            Ok(file) => match self.want.parse_like(&file.text()) {
+                None => {
+                    let text = file.text().trim().to_owned();
+                    (Some(text), State::Differs(Some("not a value that is known here".into())))
+                }
+                Some(value) if value == self.want => (Some(value.to_string()), State::InLine),
+                Some(value) => (Some(value.to_string()), State::Differs(None)),
+            },
+        };
+        let state = match (&self.fixed, state) {
+            (Some(reason), State::Differs(None)) => State::NotApplicable(reason.clone()),
+            (_, state) => state,
+        };
+        Observed { running, next_boot: None, state }
+    }
+}

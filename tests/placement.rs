@@ -1,0 +1,10 @@
+//! The division of machines: what each gets, what is refused and in which words, and what holds on any machine.
+
+#[path = "placement/expected.rs"]
+mod expected;
+#[path = "placement/machine.rs"]
+mod machine;
+#[path = "placement/properties.rs"]
+mod properties;
+#[path = "placement/refusals.rs"]
+mod refusals;
