@@ -2,6 +2,7 @@
 
 use std::process::ExitCode;
 
+mod bench;
 mod captures;
 mod shell;
 mod test;
@@ -14,6 +15,7 @@ usage: cargo xtask TASK
                         record the test machines of tests/captures with QEMU; all of them without a NAME
       --list            name the machines and say what they are
       --program FILE    a static program to record with, instead of a fresh build
+  bench                 what a dry run costs, next to a program that only reads the same files
 ";
 
 fn main() -> ExitCode {
@@ -24,6 +26,7 @@ fn main() -> ExitCode {
     };
     let result = match task {
         "test" => test::run(rest),
+        "bench" => bench::run(rest),
         "captures" => captures::run(rest),
         "help" | "--help" | "-h" => {
             print!("{USAGE}");
