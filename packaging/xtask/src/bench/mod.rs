@@ -1,6 +1,6 @@
 //! `cargo xtask bench`: what a dry run costs, next to a program that only reads the same files.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -146,9 +146,9 @@ impl Programs {
     }
 
     /// How often each regular file under `folder` was opened.
-    fn opened(&self, words: &[&str], folder: &Path) -> Result<HashMap<String, usize>> {
+    fn opened(&self, words: &[&str], folder: &Path) -> Result<BTreeMap<String, usize>> {
         let log = self.strace(&["-y", "-e", "trace=open,openat,openat2"], words)?;
-        let mut opened: HashMap<String, usize> = HashMap::new();
+        let mut opened: BTreeMap<String, usize> = BTreeMap::new();
         for path in log.lines().filter_map(opened_path) {
             if Path::new(path).starts_with(folder) && Path::new(path).is_file() {
                 *opened.entry(path.to_owned()).or_default() += 1;
@@ -182,7 +182,7 @@ fn print(costs: &[Comparison]) {
     println!("\n`apply --dry-run`, a new process each time, page cache warm; medians of 9 runs.");
     println!("Ratios are to a program that opens and reads the same files once and does nothing else.\n");
     println!(
-        "{:10} {:>7} {:>6} {:>10} {:>6} {:>9} {:>10} {:>8} {:>6} {:>10} {:>6}",
+        "{:10} {:>7} {:>6} {:>10} {:>6} {:>9} {:>10} {:>6} {:>8} {:>6} {:>10} {:>6}",
         "machine",
         "files",
         "opens",
@@ -190,6 +190,7 @@ fn print(costs: &[Comparison]) {
         "ratio",
         "us/file",
         "CPU ms",
+        "ratio",
         "calls",
         "ratio",
         "memory KiB",
@@ -203,7 +204,7 @@ fn print(costs: &[Comparison]) {
         };
         let run = &cost.dry_run;
         println!(
-            "{:10} {:>7} {:>6} {:>10.2} {:>6} {:>9.2} {:>10.2} {:>8} {:>6} {:>10} {:>6}",
+            "{:10} {:>7} {:>6} {:>10.2} {:>6} {:>9.2} {:>10.2} {:>6} {:>8} {:>6} {:>10} {:>6}",
             cost.name,
             cost.files,
             cost.most_opened,
@@ -211,6 +212,7 @@ fn print(costs: &[Comparison]) {
             ratio(&|cost| cost.wall.as_secs_f64()),
             run.wall.as_secs_f64() * 1e6 / cost.files as f64,
             millis(run.cpu),
+            ratio(&|cost| cost.cpu.as_secs_f64()),
             run.calls,
             ratio(&|cost| cost.calls as f64),
             run.memory,
