@@ -1,4 +1,4 @@
-//! Layer 8: the command line. One file per verb; data on standard output, everything else on standard error.
+//! Layer 9: the command line. One file per verb; data on standard output, everything else on standard error.
 
 mod apply;
 mod args;

@@ -1,4 +1,4 @@
-//! Layer 5: what to set and why. Each knob is declared once, in its area's file; plan, apply, verify, explain
+//! Layer 6: what to set and why. Each knob is declared once, in its area's file; plan, apply, verify, explain
 //! and the documentation walk [`all`]. Knobs never read or write: they turn a placement into settings.
 
 mod boot;
