@@ -3,7 +3,7 @@
 
 mod boot;
 mod cpu;
-mod guests;
+mod guest;
 mod irq;
 mod memory;
 mod services;
@@ -96,7 +96,7 @@ impl Setting {
 
 /// Every knob, by area.
 pub fn all() -> impl Iterator<Item = &'static Knob> {
-    let areas = [cpu::KNOBS, irq::KNOBS, memory::KNOBS, boot::KNOBS, services::KNOBS, guests::KNOBS];
+    let areas = [cpu::KNOBS, irq::KNOBS, memory::KNOBS, boot::KNOBS, services::KNOBS, guest::KNOBS];
     areas.into_iter().flatten()
 }
 
