@@ -172,7 +172,7 @@ fn forbidden(name: &str, text: &str) -> Vec<(usize, String)> {
             let part_of_word = |c: char| c.is_alphanumeric() || c == '_';
             let alone = |(start, _): (usize, &str)| {
                 let (before, after) = (&line[..start], &line[start + word.len()..]);
-                // A folder may have further letters, as in `/tmp/wtN`.
+                // This folder has further letters.
                 let longer = after.starts_with(part_of_word) && !word.starts_with("/tmp");
                 !before.ends_with(part_of_word) && !longer
             };
