@@ -3,6 +3,7 @@
 use std::process::ExitCode;
 
 mod captures;
+mod docs;
 mod shell;
 mod test;
 
@@ -14,6 +15,7 @@ usage: cargo xtask TASK
                         record the test machines of tests/captures with QEMU; all of them without a NAME
       --list            name the machines and say what they are
       --program FILE    a static program to record with, instead of a fresh build
+  docs [--check]        write what docs/ has from the program itself; with --check only compare
 ";
 
 fn main() -> ExitCode {
@@ -25,6 +27,7 @@ fn main() -> ExitCode {
     let result = match task {
         "test" => test::run(rest),
         "captures" => captures::run(rest),
+        "docs" => docs::run(rest),
         "help" | "--help" | "-h" => {
             print!("{USAGE}");
             Ok(())
