@@ -1,9 +1,10 @@
 //! `apply`: make the machine as the profile says, or show what that would change.
 
 use super::args::{ApplyArgs, Format};
+use super::style::Style;
 use super::{Outcome, load};
 use crate::engine::{self, Report};
-use crate::host::{self, Machine, Writer, print, print_error};
+use crate::host::{self, Machine, Writer, print, print_error, wants_color};
 use crate::plan::{Plan, Scope};
 use nix::errno::Errno;
 
@@ -42,7 +43,8 @@ fn dry_run(args: &ApplyArgs, scope: Scope) -> Outcome {
         Format::Text => {
             let patch = plan.patch();
             let gap = if patch.is_empty() { "" } else { "\n" };
-            format!("{}{gap}{patch}", plan.text(&name, &machine.to_string()))
+            let text = format!("{}{gap}{patch}", plan.text(&name, &machine.to_string()));
+            Style::new(wants_color()).plan(&text)
         }
         Format::Json => load::pretty(&load::json(&plan, &name, &machine)),
     })?;
@@ -67,5 +69,7 @@ fn report(args: &ApplyArgs, machine: &Machine, reports: &[Report], after: &Plan)
         print_error(&format!("error: {failed} of {} steps failed\n", reports.len()));
         return Ok(2);
     }
-    Ok(0)
+    // Fewer pages than asked are in order if the next boot reserves them.
+    let short = reports.iter().any(|report| matches!(report.outcome, engine::Outcome::Short { .. }));
+    Ok(u8::from(short && after.status() == 1))
 }

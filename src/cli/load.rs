@@ -2,7 +2,7 @@
 
 use super::args::{PlanArgs, RootArg};
 use crate::facts::Facts;
-use crate::host::{Loaded, Machine, Snapshot, load, print_error, wants_error_color};
+use crate::host::{Loaded, Machine, Snapshot, load, print_error, running, wants_error_color};
 use crate::placement::{self, Placement};
 use crate::plan::{self, Plan, Scope};
 use crate::profile::{self, Diagnostic, MAX_PROFILE, Parsed, Source};
@@ -55,8 +55,28 @@ fn on_machine<T>(
 
 /// The plan of a profile for a machine.
 pub(super) fn make_plan(machine: &Machine, parsed: &Parsed, scope: Scope) -> Result<Plan, String> {
-    on_machine(machine, parsed, |host, facts| plan::make(host, facts, parsed, scope))
+    let mut plan = on_machine(machine, parsed, |host, facts| plan::make(host, facts, parsed, scope))?;
+    if let Machine::Live = machine {
+        plan.notes.extend(running(&RIVALS.map(|(name, _)| name)).iter().filter_map(|(name, pid)| {
+            let (_, what) = RIVALS.iter().find(|(rival, _)| rival == name)?;
+            Some(format!("{name} (PID {pid}) {what}"))
+        }));
+    }
+    Ok(plan)
 }
+
+/// Services that set the same things, and what to know about each.
+const RIVALS: [(&str, &str); 2] = [
+    (
+        "irqbalance",
+        "moves interrupts as well; unless it is configured otherwise it leaves alone the CPUs that the kernel \
+         isolates, that is after the reboot",
+    ),
+    (
+        "tuned",
+        "may set some of the same values; `tuned-adm active` names its profile, `tuned-adm off` ends it",
+    ),
+];
 
 /// A machine, divided by a profile.
 pub(super) fn divide(machine: &Machine, parsed: &Parsed) -> Result<(Facts, Placement), String> {

@@ -44,6 +44,22 @@ impl Style {
         self.mark(anstyle::Style::new().bold(), text)
     }
 
+    /// A plan or patch, each line by the sign it begins with.
+    pub(super) fn plan(self, text: &str) -> String {
+        let line = |line: &str| match line.as_bytes() {
+            [b'+', b'+', b'+', ..] | [b'-', b'-', b'-', ..] | [b'd', b'i', b'f', b'f', b' ', ..] => {
+                self.bold(line)
+            }
+            [b'+', ..] => self.added(line),
+            [b'-', ..] => self.removed(line),
+            [b'~' | b'!', b' ', ..] => self.changed(line),
+            [b'>', b' ', ..] => self.good(line),
+            [b'=' | b'.', b' ', ..] | [b'@', b'@', ..] => self.dim(line),
+            _ => line.to_owned(),
+        };
+        text.lines().map(|text| format!("{}\n", line(text))).collect()
+    }
+
     fn mark(self, style: anstyle::Style, text: &str) -> String {
         match self.color && !text.is_empty() {
             true => format!("{style}{text}{style:#}"),

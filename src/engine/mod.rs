@@ -57,8 +57,8 @@ impl fmt::Display for Report {
             Outcome::Done => write!(f, "done     {step}"),
             Outcome::Short { wanted, got } => write!(
                 f,
-                "short    {step}: the kernel granted {got} of {wanted}; memory is too fragmented now, the next boot \
-                 reserves them"
+                "short    {step}: the kernel granted {got} of {wanted}; free memory is too fragmented for more until \
+                 the next boot"
             ),
             Outcome::Impossible(why) => write!(f, "not set  {step}: {why}"),
             Outcome::LeftToYou(command) => write!(f, "to do    {step}: run `{command}` in that system"),

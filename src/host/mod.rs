@@ -13,7 +13,9 @@ mod snapshot;
 mod writer;
 
 pub use machine::Machine;
-pub use process::{Loaded, is_root, load, print, print_error, wants_color, wants_error_color, write_output};
+pub use process::{
+    Loaded, is_root, load, print, print_error, running, wants_color, wants_error_color, write_output,
+};
 pub use programs::{Program, ProgramError};
 pub use root::Root;
 pub use snapshot::{Entry, Snapshot};

@@ -40,7 +40,7 @@ impl Root {
     pub(super) fn open(&self, path: &str, flags: OFlag, mode: Mode) -> Result<OwnedFd, Errno> {
         let how = || {
             OpenHow::new()
-                .flags(flags | OFlag::O_CLOEXEC | OFlag::O_NOCTTY)
+                .flags(flags | OFlag::O_CLOEXEC)
                 .mode(mode)
                 .resolve(ResolveFlag::RESOLVE_IN_ROOT | ResolveFlag::RESOLVE_NO_MAGICLINKS)
         };
@@ -63,7 +63,7 @@ impl Root {
 
     fn read(&self, path: &HostPath, limit: usize, whole: bool) -> Result<Rc<File>, ReadError> {
         let fd = self
-            .open(path.relative(), OFlag::O_RDONLY | OFlag::O_NONBLOCK, Mode::empty())
+            .open(path.relative(), OFlag::O_RDONLY | OFlag::O_NONBLOCK | OFlag::O_NOCTTY, Mode::empty())
             .map_err(classify)?;
         let stat = fstat(&fd).map_err(classify)?;
         let kind = SFlag::from_bits_truncate(stat.st_mode) & SFlag::S_IFMT;

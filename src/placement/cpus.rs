@@ -1,9 +1,10 @@
 //! Housekeeping and isolated CPUs.
 
 use super::counted;
-use crate::facts::{Core, Facts};
+use crate::facts::{Core, Facts, Node};
 use crate::formats::CpuSet;
 use crate::profile::{Diagnostic, Host, Housekeeping, Spanned};
+use std::ops::Range;
 
 /// The housekeeping and the isolated CPUs. Unless errors were found they are disjoint, together the online set,
 /// in whole cores, the boot CPU in the first.
@@ -116,19 +117,8 @@ fn contradictions(
             "firmware, legacy interrupts and timekeeping stay on the boot CPU: make it a housekeeping CPU";
         found.push(Diagnostic::error(isolated_span.clone(), message).help(help));
     }
-    let is_split = |core: &&Core| !core.cpus.is_disjoint(housekeeping) && !core.cpus.is_disjoint(isolated);
-    let split = cpus.cores.iter().filter(is_split);
-    let split = split.fold(CpuSet::new(), |all, core| all.union(&core.cpus));
-    if !split.is_empty() {
-        let message = format!(
-            "CPUs {split} share cores: {} would be housekeeping, {} isolated",
-            split.intersection(housekeeping),
-            split.intersection(isolated)
-        );
-        let help = "what runs on one thread of a core slows the others: keep its threads together";
-        let span = if matches!(host.housekeeping, Housekeeping::Cpus(_)) { span } else { isolated_span };
-        found.push(Diagnostic::error(span.clone(), message).label("splits cores").help(help));
-    }
+    let span = if matches!(host.housekeeping, Housekeeping::Cpus(_)) { span } else { isolated_span };
+    found.extend(split_cores(facts, housekeeping, isolated, span));
     let neither = cpus.online.difference(housekeeping).difference(isolated);
     if !neither.is_empty() {
         let rest = "online, and neither housekeeping nor isolated";
@@ -136,18 +126,50 @@ fn contradictions(
         let help = "add to one of the two lists; without `isolated-cpus` every other online CPU is isolated";
         found.push(Diagnostic::error(isolated_span.clone(), message).help(help));
     }
-    if let (Housekeeping::PerNode(count), Some(_)) = (&host.housekeeping, &host.isolated_cpus) {
-        for node in facts.numa.with_cpus() {
-            let left = node.cpus.intersection(housekeeping).len();
-            if left < count.value as usize {
-                let message = format!(
-                    "node {} would have {}, `housekeeping-cpus-per-node` asks for {}",
-                    node.id,
-                    counted(left as u64, "housekeeping CPU"),
-                    count.value
-                );
-                found.push(Diagnostic::error(isolated_span.clone(), message).label("isolates too many"));
-            }
-        }
+    if let (Housekeeping::PerNode(count), Some(isolated)) = (&host.housekeeping, &host.isolated_cpus) {
+        found.extend(too_few(count, isolated, facts, housekeeping));
     }
+}
+
+/// Cores with threads in both sets.
+fn split_cores(
+    facts: &Facts,
+    housekeeping: &CpuSet,
+    isolated: &CpuSet,
+    span: &Range<usize>,
+) -> Option<Diagnostic> {
+    let is_split = |core: &&Core| !core.cpus.is_disjoint(housekeeping) && !core.cpus.is_disjoint(isolated);
+    let split = facts.cpus.cores.iter().filter(is_split);
+    let split = split.fold(CpuSet::new(), |all, core| all.union(&core.cpus));
+    if split.is_empty() {
+        return None;
+    }
+    let message = format!(
+        "CPUs {split} share cores: {} would be housekeeping, {} isolated",
+        split.intersection(housekeeping),
+        split.intersection(isolated)
+    );
+    let help = "what runs on one thread of a core slows the others: keep its threads together";
+    Some(Diagnostic::error(span.clone(), message).label("splits cores").help(help))
+}
+
+/// Nodes on which the isolated CPUs leave fewer than `count`.
+fn too_few(
+    count: &Spanned<u32>,
+    isolated: &Spanned<CpuSet>,
+    facts: &Facts,
+    housekeeping: &CpuSet,
+) -> Vec<Diagnostic> {
+    let left = |node: &Node| node.cpus.intersection(housekeeping).len();
+    let short = facts.numa.with_cpus().filter(|node| left(node) < count.value as usize);
+    short
+        .map(|node| {
+            let left = counted(left(node) as u64, "housekeeping CPU");
+            let message = format!(
+                "node {} would have {left}, `housekeeping-cpus-per-node` asks for {}",
+                node.id, count.value
+            );
+            Diagnostic::error(isolated.span.clone(), message).label("isolates too many")
+        })
+        .collect()
 }

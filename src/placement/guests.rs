@@ -98,7 +98,7 @@ pub(super) fn impossible(guest: &Guest, facts: &Facts) -> Vec<Diagnostic> {
     let most = facts.cpus.threads_per_core();
     if threads.value as usize > most {
         let message = format!("guest {} wants {} threads per core", guest.name.value, threads.value);
-        let label = format!("cores here have {most} online");
+        let label = format!("cores here have {} online", counted(most as u64, "thread"));
         found.push(
             Diagnostic::error(threads.span.clone(), message)
                 .label(label)

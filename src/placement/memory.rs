@@ -22,7 +22,7 @@ pub struct Pages {
     pub guests: u64,
 }
 
-/// The least that an explicit page count may leave on a node with CPUs, in bytes. A host that kept 76 MiB was
+/// The least that pages may leave on a node with CPUs, in bytes. A host that kept 76 MiB was
 /// seen not to come back.
 const LEAST_LEFT: Size = Size(512 << 20);
 
@@ -102,23 +102,24 @@ fn divide_node(host: &Host, page: &Spanned<Size>, node: &Node, found: &mut Vec<D
         (None, Some(kept)) => &kept.span,
         (None, None) => &page.span,
     };
+    let asked = match &explicit {
+        Some(_) => format!("`count` asks for {} of {}", super::counted(count, "page"), page.value),
+        None => format!("{} are to be kept", Size(kept_bytes).gib()),
+    };
+    let numbers = format!("{has}; {asked}");
+    let error = |message: String, label: String| Diagnostic::error(span.clone(), message).label(label);
     if explicit.is_none() && count == 0 {
-        let message = format!("{has}; {} are to be kept", Size(kept_bytes).gib());
-        let label = format!("leaves no page of {}", page.value);
         let help = "keep less, or write a `count` that names the nodes with pages in [host.hugepages]";
-        found.push(Diagnostic::error(span.clone(), message).label(label).help(help));
-    }
-    if explicit.is_some() && count > 0 {
-        let numbers = format!("{has}; `count` asks for {} of {}", super::counted(count, "page"), page.value);
-        if taken.is_none() {
-            found.push(Diagnostic::error(span.clone(), numbers).label("more than the node has"));
-        } else if !node.cpus.is_empty() && left < LEAST_LEFT {
+        found.push(error(numbers, format!("leaves no page of {}", page.value)).help(help));
+    } else if taken.is_none() {
+        found.push(error(numbers, "more than the node has".into()));
+    } else if count > 0 && !node.cpus.is_empty() {
+        if left < LEAST_LEFT {
             let message = format!("{numbers}: {} would be left for the system", left.gib());
-            let label = format!("at least {LEAST_LEFT} must be left");
-            found.push(Diagnostic::error(span.clone(), message).label(label));
-        } else if let Some(kept) = kept.filter(|kept| left < kept.value && !node.cpus.is_empty()) {
+            found.push(error(message, format!("at least {LEAST_LEFT} must be left")));
+        } else if left.0 < kept_bytes {
             let message =
-                format!("{numbers}: {} are left of the {} to be kept", left.gib(), kept.value.gib());
+                format!("{numbers}: {} are left of the {} to be kept", left.gib(), Size(kept_bytes).gib());
             found.push(Diagnostic::warning(span.clone(), message));
         }
     }

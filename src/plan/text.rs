@@ -26,6 +26,7 @@ impl Plan {
         });
         out.extend(removed);
         out += &format!("{LEGEND}\n");
+        out += &self.by_hand();
         out += &self.notes_text();
         out += &format!("\n{}\n", self.summary());
         out
@@ -45,6 +46,7 @@ impl Plan {
             out += &settings(&open);
             out += &format!("{LEGEND}\n");
         }
+        out += &self.by_hand();
         out += &self.notes_text();
         out += &format!("\n{}\n", self.verdict());
         out
@@ -63,9 +65,9 @@ impl Plan {
             Loader::Unknown => "boot loader unknown",
         };
         format!(
-            "{} CPUs, {} nodes; Linux {}, {realtime}; {}; {loader}",
-            self.facts.cpus.online.len(),
-            self.placement.nodes.len(),
+            "{}, {}; Linux {}, {realtime}; {}; {loader}",
+            counted(self.facts.cpus.online.len(), "CPU"),
+            counted(self.placement.nodes.len(), "node"),
             kernel.release.clone().unwrap_or_else(unknown),
             kernel.os.clone().unwrap_or_else(|| "operating system unknown".into()),
         )
@@ -106,8 +108,13 @@ impl Plan {
     }
 
     fn guest(&self, guest: &GuestPlace) -> String {
-        let cpus = guest.cpus.iter().map(u32::to_string).collect::<Vec<_>>().join(",");
-        let idle = guest.cores.difference(&guest.cpus.iter().copied().collect());
+        let set: CpuSet = guest.cpus.iter().copied().collect();
+        // The order of the vCPUs matters only where it is not that of the CPUs.
+        let cpus = match guest.cpus.is_sorted() {
+            true => set.to_string(),
+            false => guest.cpus.iter().map(u32::to_string).collect::<Vec<_>>().join(","),
+        };
+        let idle = guest.cores.difference(&set);
         let idle = if idle.is_empty() { String::new() } else { format!(", siblings {idle} idle") };
         format!(
             "{}  node {}, vCPUs on {cpus} ({}{idle}), emulator on {}, {} x {}",
@@ -140,13 +147,17 @@ impl Plan {
         format!("{text}. {reboot}")
     }
 
-    /// What is left to the operator after an apply, with the arguments spelled out.
+    /// The kernel arguments that are left to the operator, on one line.
     pub fn by_hand(&self) -> String {
-        let by_hand = self.items.iter().filter_map(|item| match &item.observed.state {
-            State::ByHand(what) => Some(what.clone()),
-            _ => None,
-        });
-        section("Left to you", by_hand)
+        let open = self.items.iter().filter(|item| matches!(item.observed.state, State::ByHand(_)));
+        let arguments: Vec<_> = open.map(|item| item.wanted.as_str()).collect();
+        match arguments.is_empty() {
+            true => String::new(),
+            false => section(
+                "Kernel arguments to add to the boot loader by hand",
+                [arguments.join(" ")].into_iter(),
+            ),
+        }
     }
 
     /// The last line of an apply that made `steps` steps, `failed` of them in vain; `self` is the plan after it.
@@ -205,4 +216,8 @@ fn settings(rows: &[Row]) -> String {
         format!("{}{reason}\n", text.trim_end())
     };
     [&head].into_iter().chain(rows).map(line).collect()
+}
+
+fn counted(count: usize, what: &str) -> String {
+    format!("{count} {what}{}", if count == 1 { "" } else { "s" })
 }

@@ -40,7 +40,7 @@ impl Arguments {
             }
             (true, true) => self.ignored.clone().map_or(State::InLine, |reason| State::Differs(Some(reason))),
             (false, true) => State::RebootPending,
-            _ if !written => State::ByHand(format!("add to the boot loader's kernel arguments: {self}")),
+            _ if !written => State::ByHand("to be added to the boot loader's kernel arguments".into()),
             _ if next.iter().any(|line| self.present(line).is_some()) => State::Differs(None),
             _ => State::Missing,
         };

@@ -192,6 +192,14 @@ node 1: 4-5 + 7, 26 pages of 1GiB, 0 used
     assert!(text.starts_with("housekeeping 0-1, isolated 2-3,6-7\n"), "{text}");
 }
 
+#[test]
+fn the_boot_cpu_is_kept_wherever_it_is() {
+    let mut facts = smt();
+    facts.cpus.boot = 14;
+    let text = divided(&with_guests(&[]), &facts);
+    assert!(text.starts_with("housekeeping 0,6,8,14, isolated 1-5,7,9-13,15\n"), "{text}");
+}
+
 /// What `procfs` needs of /proc/meminfo.
 const MEMINFO: &str = "/proc/meminfo [0444]|
   | MemTotal:       65941036 kB

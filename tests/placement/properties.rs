@@ -37,9 +37,13 @@ fn machines() -> impl Strategy<Value = Facts> {
         prop::collection::vec(prop::bool::weighted(0.05), MOST),
         any::<bool>(),
         prop_oneof![4 => Just(0u32), 1 => 1..=2u32],
+        prop_oneof![2 => Just(0usize), 1 => any::<usize>()],
     )
-        .prop_filter_map("no CPU", |(nodes, threads, numbering, down, split, first)| {
-            build(&nodes, threads, &numbering, &down, split, first)
+        .prop_filter_map("no CPU", |(nodes, threads, numbering, down, split, first, boot)| {
+            let mut facts = build(&nodes, threads, &numbering, &down, split, first)?;
+            let online: Vec<u32> = facts.cpus.online.iter().collect();
+            facts.cpus.boot = online[boot % online.len()];
+            Some(facts)
         })
 }
 
@@ -127,7 +131,7 @@ fn wishes(most_guests: usize) -> impl Strategy<Value = Wish> {
         0..20u8,
         1..=2u32,
         prop::collection::vec(prop::bool::weighted(0.3), MOST),
-        0..=3_000u64,
+        prop_oneof![1 => 0..=520u64, 9 => 512..=3_000u64],
         0..20u8,
         any::<bool>(),
         prop::collection::vec(guest, 0..=most_guests),
@@ -153,6 +157,8 @@ fn written(wish: &Wish, facts: &Facts) -> Parsed {
     let rest = facts.cpus.online.difference(&chosen);
     // Any CPUs at all, most of which split cores, are offline or not there.
     let wild: CpuSet = wish.mask.iter().enumerate().filter(|(_, m)| **m).map(|(at, _)| at as u32).collect();
+    let kept: CpuSet = (0..u32::from(wish.per_node == 1)).map(|_| boot).collect();
+    let wild_online = wild.intersection(&facts.cpus.online).union(&kept);
     let list = |key: &str, cpus: &CpuSet| match cpus.is_empty() {
         true => String::new(),
         false => format!("{key} = \"{cpus}\"\n"),
@@ -161,8 +167,13 @@ fn written(wish: &Wish, facts: &Facts) -> Parsed {
     let mut text = String::from("[host]\n");
     text += &match wish.cpus {
         0..=9 => per_node,
-        10..=13 => list("housekeeping-cpus", &chosen),
-        14..=16 => list("housekeeping-cpus", &chosen) + &list("isolated-cpus", &rest),
+        10..=12 => list("housekeeping-cpus", &chosen),
+        // Online, often with the boot CPU, and with SMT a core or two split.
+        13 if !wild_online.is_empty() => list("housekeeping-cpus", &wild_online),
+        13 => per_node,
+        // Some CPUs in neither list.
+        14 => list("housekeeping-cpus", &chosen) + &list("isolated-cpus", &rest.difference(&wild)),
+        15..=16 => list("housekeeping-cpus", &chosen) + &list("isolated-cpus", &rest),
         17 => per_node + &list("isolated-cpus", &rest),
         18 => per_node + &list("isolated-cpus", &wild),
         _ if wild.is_empty() => per_node,
@@ -260,6 +271,9 @@ fn check_pages(profile: &Profile, facts: &Facts, placement: &Placement) -> Resul
             prop_assert_eq!(pages.left.0, rest + kept.0);
         } else if automatic {
             prop_assert!(node.cpus.is_empty() || node.memory.0 == 0, "no pages on {}", node.id);
+        }
+        if pages.count > 0 && !node.cpus.is_empty() {
+            prop_assert!(pages.left >= Size(512 << 20), "{} left", pages.left);
         }
         prop_assert!(pages.guests <= pages.count);
         let guests = placement.guests.iter().filter(|guest| guest.node == node.id);

@@ -118,6 +118,7 @@ fn cases() -> Vec<(&'static str, String, Facts)> {
         ("more housekeeping CPUs than a node has", host("housekeeping-cpus-per-node = 9"), reference()),
         ("more memory kept than a node has", kept("40GiB"), reference()),
         ("memory kept leaves no page", kept("31GiB"), reference()),
+        ("memory kept is too little", kept("100MiB") + "[host.hugepages]\nsize = \"2MiB\"\n", reference()),
         ("pages of other sizes leave none", kept("6GiB"), other_sizes.clone()),
         ("more pages than a node has", count("32"), reference()),
         ("more pages than pages of other sizes leave", count("{ \"0\" = 26 }"), other_sizes),
