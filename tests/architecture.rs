@@ -282,6 +282,19 @@ fn each_layer_says_its_number() {
 }
 
 #[test]
+fn the_table_of_layers_in_the_documentation_is_this_one() {
+    let text = String::from_utf8(read("ARCHITECTURE.md")).expect("UTF-8");
+    let (_, section) = text.split_once("\n## Layers\n").expect("ARCHITECTURE.md has a section Layers");
+    let rows =
+        section.lines().take_while(|line| !line.starts_with('#')).filter(|line| line.starts_with("| `"));
+    let names = |row: &str| {
+        let first = row.split('|').nth(1).unwrap_or_default();
+        first.split('`').skip(1).step_by(2).map(str::to_owned).collect::<Vec<_>>()
+    };
+    assert_eq!(rows.map(names).collect::<Vec<_>>(), LAYERS);
+}
+
+#[test]
 fn effects_are_in_host_alone() {
     hold("src/", effects);
     for wrong in [
