@@ -156,7 +156,7 @@ fn the_alternatives_in_the_reference_profile_hold() {
     let option = |line: &str| format!("# {line}");
     for line in text.lines().filter(|line| line.starts_with("# ") && line.contains(" = ")) {
         let edited = text.replace(line, &line[2..]);
-        let edited = match line.contains("\"cpu.mitigations\"") {
+        let edited = match line.contains("\"keep\"") {
             true => edited.replace(&option("[knobs]"), "[knobs]"),
             false => edited,
         };

@@ -3,8 +3,7 @@
 use std::process::Command;
 
 const README: &str = include_str!("../README.md");
-const FIRST: &str =
-    "cargo run --release -- apply --dry-run --root tests/captures/reference.capture profiles/kvm-realtime.toml";
+const FIRST: &str = "cargo run --release -- apply --dry-run --root tests/captures/reference.capture profiles/kvm-realtime.toml";
 
 /// To bring the README up to date, paste the output of its first command, without the patch.
 #[test]

@@ -11,8 +11,9 @@ pub(super) struct Args {
     pub(super) verb: Verb,
 }
 
-const EXIT_STATUS: &str = "Exit status: 0 in line, done or planned; 1 differs (verify, apply --dry-run \
-    --exit-code); 2 error; 3 nothing missing but a reboot (verify).";
+const EXIT_STATUS: &str = "Exit status: 0 in line, done or planned; 1 differs (verify; apply --dry-run \
+    --exit-code; apply, when the kernel granted fewer pages than asked and no boot will); 2 error; 3 nothing \
+    missing but a reboot (verify).";
 
 #[derive(Subcommand)]
 pub(super) enum Verb {

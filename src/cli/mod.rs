@@ -1,4 +1,4 @@
-//! Layer 8: the command line. One file per verb; data on standard output, everything else on standard error.
+//! Layer 9: the command line. One file per verb; data on standard output, everything else on standard error.
 
 mod apply;
 mod args;
@@ -11,10 +11,15 @@ mod style;
 mod verify;
 
 use args::{Args, Verb};
-use clap::Parser;
+use clap::{CommandFactory, Parser};
 
 /// What a command ends in: its exit status, or a message with status 2.
 type Outcome = Result<u8, String>;
+
+/// The definition of the command line, for the manual pages.
+pub fn command() -> clap::Command {
+    Args::command()
+}
 
 /// Runs the command line of this process and returns its exit status: 0 in line or done, 1 differs, 2 error,
 /// 3 nothing missing but a reboot.

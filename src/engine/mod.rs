@@ -1,4 +1,4 @@
-//! Layer 7: carrying a plan out. Every effect goes through the one [`Writer`] that apply was given.
+//! Layer 8: carrying a plan out. Every effect goes through the one [`Writer`] that apply was given.
 
 use crate::facts::PROGRAM;
 use crate::formats::HostPath;

@@ -4,7 +4,7 @@ use super::{Program, ProgramError, Root};
 use crate::formats::HostPath;
 use nix::errno::Errno;
 use nix::fcntl::{AtFlags, Flock, FlockArg, OFlag, renameat};
-use nix::sys::stat::{FchmodatFlags, Mode, fchmod, fchmodat, fstatat, mkdirat};
+use nix::sys::stat::{FchmodatFlags, FileStat, Mode, SFlag, fchmod, fchmodat, fstatat, mkdirat};
 use nix::unistd::{Gid, Uid, UnlinkatFlags, fchown, fsync, symlinkat, unlinkat};
 use std::os::fd::OwnedFd;
 
@@ -51,7 +51,7 @@ impl<'r> Writer<'r> {
     pub fn file(&self, path: &HostPath, content: &str, mode: u32) -> Result<(), Errno> {
         make_parents(self.root, path)?;
         let (dir, name) = self.root.parent(path)?;
-        let old = fstatat(&dir, name, AtFlags::AT_SYMLINK_NOFOLLOW).ok();
+        let old = fstatat(&dir, name, AtFlags::AT_SYMLINK_NOFOLLOW).ok().filter(is_file);
         let temporary = format!(".{name}.rtkvm-tune");
         remove_if_there(&dir, &temporary)?;
         let flags = OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
@@ -103,6 +103,11 @@ impl<'r> Writer<'r> {
     }
 }
 
+/// A link in the place of a file is replaced, and has no mode worth keeping.
+fn is_file(stat: &FileStat) -> bool {
+    SFlag::from_bits_truncate(stat.st_mode) & SFlag::S_IFMT == SFlag::S_IFREG
+}
+
 fn remove_if_there(dir: &OwnedFd, name: &str) -> Result<(), Errno> {
     match unlinkat(dir, name, UnlinkatFlags::NoRemoveDir) {
         Err(Errno::ENOENT) => Ok(()),
@@ -119,8 +124,8 @@ fn make_parents(root: &Root, path: &HostPath) -> Result<(), Errno> {
     make_parents(root, &dir)?;
     let (parent, name) = root.parent(&dir)?;
     match mkdirat(&parent, name, Mode::from_bits_truncate(0o755)) {
-        Err(Errno::EEXIST) | Ok(()) => {}
-        Err(other) => return Err(other),
+        Err(Errno::EEXIST) => return Ok(()),
+        other => other?,
     }
     // The caller's umask must not make a system directory unreadable.
     fchmodat(&parent, name, Mode::from_bits_truncate(0o755), FchmodatFlags::FollowSymlink)?;

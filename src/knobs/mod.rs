@@ -1,9 +1,9 @@
-//! Layer 5: what to set and why. Each knob is declared once, in its area's file; plan, apply, verify, explain
+//! Layer 6: what to set and why. Each knob is declared once, in its area's file; plan, apply, verify, explain
 //! and the documentation walk [`all`]. Knobs never read or write: they turn a placement into settings.
 
 mod boot;
 mod cpu;
-mod guests;
+mod guest;
 mod irq;
 mod memory;
 mod services;
@@ -96,7 +96,7 @@ impl Setting {
 
 /// Every knob, by area.
 pub fn all() -> impl Iterator<Item = &'static Knob> {
-    let areas = [cpu::KNOBS, irq::KNOBS, memory::KNOBS, boot::KNOBS, services::KNOBS, guests::KNOBS];
+    let areas = [cpu::KNOBS, irq::KNOBS, memory::KNOBS, boot::KNOBS, services::KNOBS, guest::KNOBS];
     areas.into_iter().flatten()
 }
 

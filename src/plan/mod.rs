@@ -1,4 +1,4 @@
-//! Layer 6: what should be, against what is. A plan is data: dry-run prints it, verify judges by it, apply
+//! Layer 7: what should be, against what is. A plan is data: dry-run prints it, verify judges by it, apply
 //! carries its steps out. Pure.
 
 pub mod diff;

@@ -108,8 +108,13 @@ impl Plan {
     }
 
     fn guest(&self, guest: &GuestPlace) -> String {
-        let cpus = guest.cpus.iter().map(u32::to_string).collect::<Vec<_>>().join(",");
-        let idle = guest.cores.difference(&guest.cpus.iter().copied().collect());
+        let set: CpuSet = guest.cpus.iter().copied().collect();
+        // The order of the vCPUs matters only where it is not that of the CPUs.
+        let cpus = match guest.cpus.is_sorted() {
+            true => set.to_string(),
+            false => guest.cpus.iter().map(u32::to_string).collect::<Vec<_>>().join(","),
+        };
+        let idle = guest.cores.difference(&set);
         let idle = if idle.is_empty() { String::new() } else { format!(", siblings {idle} idle") };
         format!(
             "{}  node {}, vCPUs on {cpus} ({}{idle}), emulator on {}, {} x {}",

@@ -140,7 +140,13 @@ pub const KEYS: &[Key] = &[
         NONE,
         "Extra kernel arguments. Those that follow from other keys are refused here.",
     ),
-    key("host", "hugepages", Kind::Table, NONE, "The pages that guest memory is made of."),
+    key(
+        "host",
+        "hugepages",
+        Kind::Table,
+        Presence::Optional("as if it were there, with the defaults of its keys"),
+        "The pages that guest memory is made of.",
+    ),
     key(
         "host.hugepages",
         "size",

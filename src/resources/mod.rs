@@ -1,4 +1,4 @@
-//! Layer 4: what can be observed and set on a machine, each kind once. A resource carries the value it should
+//! Layer 5: what can be observed and set on a machine, each kind once. A resource carries the value it should
 //! have; observing says what it has now and after the next boot. Nothing here writes.
 
 mod arguments;

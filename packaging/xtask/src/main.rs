@@ -4,6 +4,7 @@ use std::process::ExitCode;
 
 mod bench;
 mod captures;
+mod docs;
 mod shell;
 mod test;
 
@@ -16,6 +17,7 @@ usage: cargo xtask TASK
       --list            name the machines and say what they are
       --program FILE    a static program to record with, instead of a fresh build
   bench                 what a dry run costs, next to a program that only reads the same files
+  docs [--check]        write what docs/ has from the program itself; with --check only compare
 ";
 
 fn main() -> ExitCode {
@@ -28,6 +30,7 @@ fn main() -> ExitCode {
         "test" => test::run(rest),
         "bench" => bench::run(rest),
         "captures" => captures::run(rest),
+        "docs" => docs::run(rest),
         "help" | "--help" | "-h" => {
             print!("{USAGE}");
             Ok(())
