@@ -182,7 +182,7 @@ fn attribute(path: &HostPath, want: &Value, root: &Root, writer: &Writer) -> Out
         Err(errno @ (Errno::EIO | Errno::EPERM)) if path.as_str().starts_with("/proc/irq/") => {
             return Outcome::Impossible(format!("the kernel keeps this interrupt to itself ({errno})"));
         }
-        Err(Errno::ENOSPC) => {
+        Err(Errno::ENOSPC) if path.as_str().starts_with("/proc/irq/") => {
             return Outcome::Failed(
                 "no interrupt vector is left on these CPUs: use more housekeeping CPUs".into(),
             );

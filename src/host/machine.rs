@@ -56,6 +56,7 @@ impl Machine {
             Machine::Tree(path) => {
                 Root::tree(path).map_err(|errno| format!("cannot open {}: {}", path.display(), errno.desc()))
             }
+            Machine::Recorded(path) if !path.exists() => Err(format!("{} does not exist", path.display())),
             Machine::Recorded(path) => Err(format!(
                 "{} is a recorded machine: it can be planned for, not written to",
                 path.display()

@@ -30,6 +30,12 @@ fn patch(step: &Step) -> String {
 fn unified(path: &str, before: Option<&str>, after: Option<&str>) -> String {
     let name = |text: Option<&str>, side| text.map_or("/dev/null".into(), |_| format!("{side}{path}"));
     let (old, new) = (name(before, "a"), name(after, "b"));
-    let diff = TextDiff::from_lines(before.unwrap_or(""), after.unwrap_or(""));
+    let (before, after) = (lines(before), lines(after));
+    let diff = TextDiff::configure().newline_terminated(true).diff_slices(&before, &after);
     diff.unified_diff().context_radius(3).header(&old, &new).to_string()
+}
+
+/// Lines as patch and git see them: a lone carriage return ends none.
+fn lines(text: Option<&str>) -> Vec<&str> {
+    text.unwrap_or_default().split_inclusive('\n').collect()
 }
