@@ -35,35 +35,46 @@ pub(super) fn facts(machine: &Machine, snapshot: &Snapshot) -> Result<Facts, Str
     Facts::read(snapshot).map_err(|error| format!("{machine}: {error}"))
 }
 
-/// Divides or plans: `make` on the facts of a machine, and prints the warnings.
+/// Divides or plans: `make` on the facts of a machine.
 ///
 /// # Errors
 /// Diagnostics or a message about the machine, ready to print.
 fn on_machine<T>(
     machine: &Machine,
     parsed: &Parsed,
-    make: impl FnOnce(&Snapshot, Facts) -> Result<(T, Vec<Diagnostic>), Vec<Diagnostic>>,
+    make: impl FnOnce(&Snapshot, Facts) -> Result<T, Vec<Diagnostic>>,
 ) -> Result<T, String> {
     let snapshot = machine.snapshot()?;
     let made = make(&snapshot, facts(machine, &snapshot)?);
-    let (made, warnings) = made.map_err(|diagnostics| shown(&diagnostics, &parsed.source))?;
+    made.map_err(|diagnostics| shown(&diagnostics, &parsed.source))
+}
+
+/// Prints the warnings that came beside something made.
+fn warn<T>((made, warnings): (T, Vec<Diagnostic>), parsed: &Parsed) -> T {
     if !warnings.is_empty() {
         print_error(&format!("{}\n", shown(&warnings, &parsed.source).trim_end()));
     }
-    Ok(made)
+    made
 }
 
 /// The plan of a profile for a machine.
 pub(super) fn make_plan(machine: &Machine, parsed: &Parsed, scope: Scope) -> Result<Plan, String> {
-    on_machine(machine, parsed, |host, facts| plan::make(host, facts, parsed, scope))
+    let made = on_machine(machine, parsed, |host, facts| plan::make(host, facts, parsed, scope))?;
+    Ok(warn(made, parsed))
+}
+
+/// The plan after an apply, whose warnings are printed already.
+pub(super) fn plan_again(machine: &Machine, parsed: &Parsed, scope: Scope) -> Result<Plan, String> {
+    on_machine(machine, parsed, |host, facts| plan::make(host, facts, parsed, scope)).map(|(plan, _)| plan)
 }
 
 /// A machine, divided by a profile.
 pub(super) fn divide(machine: &Machine, parsed: &Parsed) -> Result<(Facts, Placement), String> {
-    on_machine(machine, parsed, |_, facts| {
+    let made = on_machine(machine, parsed, |_, facts| {
         let (placement, warnings) = placement::place(&parsed.profile, &facts)?;
         Ok(((facts, placement), [parsed.warnings.clone(), warnings].concat()))
-    })
+    })?;
+    Ok(warn(made, parsed))
 }
 
 /// The machine that `--root` names.

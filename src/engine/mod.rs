@@ -61,11 +61,37 @@ impl fmt::Display for Report {
                  reserves them"
             ),
             Outcome::Impossible(why) => write!(f, "not set  {step}: {why}"),
-            Outcome::LeftToYou(command) => write!(f, "to do    {step}: run `{command}` in that system"),
+            Outcome::LeftToYou(command) => write!(f, "to do    run `{command}` in that system"),
             Outcome::Failed(why) => write!(f, "FAILED   {step}: {why}"),
             Outcome::Skipped => write!(f, "skipped  {step}: because of the failure before"),
         }
     }
+}
+
+/// The last line of an apply; `after` is the plan after it.
+pub fn summary(reports: &[Report], after: &Plan) -> String {
+    let count = |of: fn(&Outcome) -> bool| reports.iter().filter(|report| of(&report.outcome)).count();
+    let failed = reports.iter().filter(|report| report.is_failure()).count();
+    if failed > 0 {
+        return format!("Not applied: {failed} of {} steps failed or were skipped.", reports.len());
+    }
+    let done = count(|outcome| *outcome == Outcome::Done);
+    let left = count(|outcome| matches!(outcome, Outcome::LeftToYou(_))) + after.counts().by_hand;
+    let others = [
+        (count(|outcome| matches!(outcome, Outcome::Short { .. })), "short"),
+        (count(|outcome| matches!(outcome, Outcome::Impossible(_))), "not set"),
+        (left, "left to you"),
+    ];
+    let text = match (done, others) {
+        (0, [(0, _), (0, _), (0, _)]) => "Nothing to do".into(),
+        (0, [(0, _), (0, _), _]) => "Nothing to do but what is left to you".into(),
+        (done, others) => {
+            let others = others.iter().filter(|(count, _)| *count > 0);
+            let others: String = others.map(|(count, what)| format!(", {count} {what}")).collect();
+            format!("Applied: {done} {}{others}", if done == 1 { "step" } else { "steps" })
+        }
+    };
+    format!("{text}. {}", after.reboot())
 }
 
 /// What makes an apply impossible before anything is written.

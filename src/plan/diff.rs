@@ -19,12 +19,20 @@ fn patch(step: &Step) -> String {
         Step::Domain { path, before, after, .. } => unified(path.as_str(), before.as_deref(), Some(after)),
         Step::Link { path, before, after } => {
             let path = path.as_str();
-            let kind =
-                if before.is_some() { "index 0000000..0000000 120000" } else { "new file mode 120000" };
+            let kind = match before {
+                Some(before) => format!("index {}..{} 120000", blob(before), blob(after)),
+                None => "new file mode 120000".into(),
+            };
             format!("diff --git a{path} b{path}\n{kind}\n{}", unified(path, before.as_deref(), Some(after)))
         }
         Step::Run { .. } => String::new(),
     }
+}
+
+/// git's name of a content, which tells patch that something was there before.
+fn blob(text: &str) -> String {
+    let hash = sha1_smol::Sha1::from(format!("blob {}\0{text}", text.len())).digest().to_string();
+    hash[..7].to_owned()
 }
 
 fn unified(path: &str, before: Option<&str>, after: Option<&str>) -> String {

@@ -20,15 +20,20 @@ impl Plan {
         out += &section("Guests", self.placement.guests.iter().map(|guest| self.guest(guest)));
         out += "\nSettings\n";
         out += &settings(&rows(self, |_| true));
-        let removed = self.steps.iter().filter_map(|step| match step {
-            Step::File { path, after: None, .. } => Some(format!("- {path}\n")),
-            _ => None,
-        });
-        out.extend(removed);
+        out += &self.removed();
         out += &format!("{LEGEND}\n");
         out += &self.notes_text();
         out += &format!("\n{}\n", self.summary());
         out
+    }
+
+    /// Files of ours that are no longer wanted, a line each.
+    fn removed(&self) -> String {
+        let removed = self.steps.iter().filter_map(|step| match step {
+            Step::File { path, after: None, .. } => Some(format!("- {path}\n")),
+            _ => None,
+        });
+        removed.collect()
     }
 
     /// What to know beside the settings.
@@ -40,9 +45,11 @@ impl Plan {
     pub fn audit(&self, profile: &str, machine: &str) -> String {
         let mut out = format!("Audit of {profile} on {machine}\n{}\n", self.machine());
         let open = rows(self, |item| item.observed.state != State::InLine);
-        if !open.is_empty() {
+        let removed = self.removed();
+        if !open.is_empty() || !removed.is_empty() {
             out += "\nNot in line\n";
             out += &settings(&open);
+            out += &removed;
             out += &format!("{LEGEND}\n");
         }
         out += &self.notes_text();
@@ -136,8 +143,12 @@ impl Plan {
                 text += &format!(", {count} {what}");
             }
         }
-        let reboot = if self.needs_reboot() { "A reboot is needed." } else { "No reboot is needed." };
-        format!("{text}. {reboot}")
+        format!("{text}. {}", self.reboot())
+    }
+
+    /// Whether a reboot is needed, as a sentence.
+    pub fn reboot(&self) -> &'static str {
+        if self.needs_reboot() { "A reboot is needed." } else { "No reboot is needed." }
     }
 
     /// What is left to the operator after an apply, with the arguments spelled out.
@@ -147,16 +158,6 @@ impl Plan {
             _ => None,
         });
         section("Left to you", by_hand)
-    }
-
-    /// The last line of an apply that made `steps` steps, `failed` of them in vain; `self` is the plan after it.
-    pub fn result(&self, steps: usize, failed: usize) -> String {
-        let reboot = if self.needs_reboot() { "A reboot is needed." } else { "No reboot is needed." };
-        match (steps, failed) {
-            (0, _) => format!("Nothing to do. {reboot}"),
-            (_, 0) => format!("Applied: {steps} steps. {reboot}"),
-            (_, _) => format!("Not applied: {failed} of {steps} steps failed."),
-        }
     }
 
     fn verdict(&self) -> String {

@@ -4,14 +4,15 @@ use super::support::*;
 use std::fs::{self, File};
 use std::process::Command;
 
-/// Without what a patch cannot say: the lock, empty directories, and modes other than 0644 of new files.
+/// Without what a patch cannot say: the lock, directories, and that a guest's definition is private.
 fn comparable(listing: Listing) -> Listing {
-    let keep = |path: &str| path != "run" && path != LOCK;
     let plain = |(path, node): (String, Node)| match node {
-        Node::File { text, .. } if path == GUEST => (path, Node::File { mode: 0, text }),
-        node => (path, node),
+        Node::Dir { .. } => None,
+        _ if path == LOCK => None,
+        Node::File { text, .. } if path == GUEST => Some((path, Node::File { mode: 0, text })),
+        node => Some((path, node)),
     };
-    listing.into_iter().filter(|(path, _)| keep(path)).map(plain).collect()
+    listing.into_iter().filter_map(plain).collect()
 }
 
 fn git_apply(tree: &Tree, patch: &str) {
