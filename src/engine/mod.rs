@@ -25,7 +25,7 @@ pub enum Outcome {
     /// It is not to be set from outside the kernel, or went away meanwhile: why. Not an error.
     Impossible(String),
     /// A program that is not run in a tree.
-    LeftToYou(&'static str),
+    LeftToYou,
     /// It failed: why.
     Failed(String),
     /// Not tried, because something before it failed.
@@ -61,7 +61,7 @@ impl fmt::Display for Report {
                  reserves them"
             ),
             Outcome::Impossible(why) => write!(f, "not set  {step}: {why}"),
-            Outcome::LeftToYou(command) => write!(f, "to do    run `{command}` in that system"),
+            Outcome::LeftToYou => write!(f, "to do    {step} in that system"),
             Outcome::Failed(why) => write!(f, "FAILED   {step}: {why}"),
             Outcome::Skipped => write!(f, "skipped  {step}: because of the failure before"),
         }
@@ -76,7 +76,7 @@ pub fn summary(reports: &[Report], after: &Plan) -> String {
         return format!("Not applied: {failed} of {} steps failed or were skipped.", reports.len());
     }
     let done = count(|outcome| *outcome == Outcome::Done);
-    let left = count(|outcome| matches!(outcome, Outcome::LeftToYou(_))) + after.counts().by_hand;
+    let left = count(|outcome| matches!(outcome, Outcome::LeftToYou)) + after.counts().by_hand;
     let others = [
         (count(|outcome| matches!(outcome, Outcome::Short { .. })), "short"),
         (count(|outcome| matches!(outcome, Outcome::Impossible(_))), "not set"),
@@ -151,18 +151,18 @@ fn take_back(failed: &Step, previous: &Step, writer: &Writer, reports: &mut Vec<
     if let Step::File { path, before, mode, .. } = previous {
         let result = write_file(writer, path, before.as_deref(), *mode);
         let outcome = result.map_or_else(|errno| Outcome::Failed(errno.desc().into()), |()| Outcome::Done);
-        reports.push(Report { step: format!("{path}: as before, since update-grub failed"), outcome });
+        reports.push(Report { step: format!("put {path} back, since update-grub failed"), outcome });
     }
 }
 
 fn describe(step: &Step) -> String {
     match step {
-        Step::Attribute { path, after, .. } => format!("{path}: {after}"),
-        Step::File { path, after: Some(_), .. } => format!("{path}: written"),
-        Step::File { path, after: None, .. } => format!("{path}: removed"),
-        Step::Link { path, after, .. } => format!("{path} -> {after}"),
-        Step::Run { program } => program.command().into(),
-        Step::Domain { name, .. } => format!("guest {name}: defined"),
+        Step::Attribute { path, after, .. } => format!("set {path} to {after}"),
+        Step::File { path, after: Some(_), .. } => format!("write {path}"),
+        Step::File { path, after: None, .. } => format!("remove {path}"),
+        Step::Link { path, after, .. } => format!("link {path} -> {after}"),
+        Step::Run { program } => format!("run `{}`", program.command()),
+        Step::Domain { name, path, .. } => format!("define guest {name}, {path}"),
     }
 }
 
@@ -193,7 +193,7 @@ fn write_file(writer: &Writer, path: &HostPath, content: Option<&str>, mode: u32
 
 fn run(program: &Program, writer: &Writer) -> Outcome {
     match writer.run(program) {
-        None => Outcome::LeftToYou(program.command()),
+        None => Outcome::LeftToYou,
         Some(Ok(())) => Outcome::Done,
         Some(Err(error)) => Outcome::Failed(error.to_string()),
     }

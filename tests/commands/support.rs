@@ -79,6 +79,12 @@ pub(crate) fn tool(command: &mut Command, package: &str) -> Ran {
     Ran::of(output.unwrap_or_else(|error| panic!("cannot run {name}: {error}; install package {package}")))
 }
 
+/// A new directory, in memory where that is to be had: every apply waits for the disk a dozen times.
+pub(crate) fn directory() -> tempfile::TempDir {
+    let memory = Path::new("/dev/shm");
+    tempfile::tempdir_in(memory).or_else(|_| tempfile::tempdir()).expect("a directory")
+}
+
 /// One thing in a tree.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Node {
@@ -99,7 +105,7 @@ pub(crate) struct Tree {
 impl Tree {
     /// An empty directory.
     pub(crate) fn empty() -> Tree {
-        let around = tempfile::tempdir().expect("a directory");
+        let around = directory();
         let root = around.path().join("root");
         fs::create_dir(&root).expect("made");
         Tree { around, root }
@@ -187,7 +193,7 @@ impl Tree {
 
     /// A copy with modes and links.
     pub(crate) fn copy(&self) -> Tree {
-        let around = tempfile::tempdir().expect("a directory");
+        let around = directory();
         let root = around.path().join("root");
         tool(Command::new("cp").arg("-a").arg(&self.root).arg(&root), "coreutils").expect(0);
         Tree { around, root }

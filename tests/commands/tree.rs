@@ -252,7 +252,7 @@ fn dropping_every_boot_knob_removes_the_drop_in() {
     assert!(audit.contains(&format!("- /{DROP_IN}\n")), "{audit}");
     let before = tree.list();
     let ran = tree.tune(&["apply", &profile]).expect(0);
-    assert!(ran.out.contains(&format!("/{DROP_IN}: removed")), "{}", ran.out);
+    assert!(ran.out.contains(&format!("done     remove /{DROP_IN}\n")), "{}", ran.out);
     assert_eq!(changed(&before, &tree.list()), [DROP_IN, KEPT_PROFILE]);
     // What does not exist is not asked for again.
     assert!(!tree.tune(&["apply", "--dry-run", &profile]).expect(0).out.contains(DROP_IN));
