@@ -5,7 +5,7 @@ use crate::formats::HostPath;
 use nix::errno::Errno;
 use nix::fcntl::{AtFlags, Flock, FlockArg, OFlag, openat, renameat};
 use nix::sys::stat::{FileStat, Mode, SFlag, fchmod, fstatat, mkdirat};
-use nix::unistd::{Gid, Uid, UnlinkatFlags, fchown, fsync, symlinkat, unlinkat};
+use nix::unistd::{Gid, Uid, UnlinkatFlags, fchown, fsync, ftruncate, symlinkat, unlinkat};
 use std::os::fd::OwnedFd;
 
 /// The write capability for one root, held under the lock that lets one run work at a time.
@@ -36,15 +36,17 @@ impl<'r> Writer<'r> {
         }
     }
 
-    /// Writes one value to an existing kernel attribute: one write, never created.
+    /// Writes one value to an existing kernel attribute: one write, never created. In a tree it is an ordinary
+    /// file, cut off behind the value: a write that fails leaves the old one.
     pub fn attribute(&self, path: &HostPath, value: &str) -> Result<(), Errno> {
         // O_NONBLOCK: a named pipe in a tree must not wait for a reader.
-        let flags = OFlag::O_WRONLY | OFlag::O_TRUNC | OFlag::O_NONBLOCK;
+        let flags = OFlag::O_WRONLY | OFlag::O_NONBLOCK;
         let fd = self.root.open(path.relative(), flags, Mode::empty())?;
         let line = format!("{value}\n");
         match nix::unistd::write(&fd, line.as_bytes())? {
-            n if n == line.len() => Ok(()),
-            _ => Err(Errno::EIO),
+            n if n != line.len() => Err(Errno::EIO),
+            _ if self.root.is_live() => Ok(()),
+            n => ftruncate(&fd, n as i64),
         }
     }
 
@@ -90,7 +92,12 @@ impl<'r> Writer<'r> {
         let temporary = format!(".{name}.rtkvm-tune");
         remove_if_there(&dir, &temporary)?;
         symlinkat(target, &dir, temporary.as_str())?;
-        renameat(&dir, temporary.as_str(), &dir, name)?;
+        let renamed = renameat(&dir, temporary.as_str(), &dir, name);
+        if renamed.is_err() {
+            // The first error is the one to report.
+            let _ = remove_if_there(&dir, &temporary);
+        }
+        renamed?;
         fsync(&dir)
     }
 
