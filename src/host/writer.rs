@@ -56,7 +56,8 @@ impl<'r> Writer<'r> {
         make_parents(self.root, path)?;
         let (dir, name) = self.root.parent(path)?;
         // A symbolic link is replaced, and its own mode, 0777, is none for a file.
-        let regular = |stat: &FileStat| SFlag::from_bits_truncate(stat.st_mode) & SFlag::S_IFMT == SFlag::S_IFREG;
+        let regular =
+            |stat: &FileStat| SFlag::from_bits_truncate(stat.st_mode) & SFlag::S_IFMT == SFlag::S_IFREG;
         let old = fstatat(&dir, name, AtFlags::AT_SYMLINK_NOFOLLOW).ok().filter(regular);
         let temporary = format!(".{name}.rtkvm-tune");
         remove_if_there(&dir, &temporary)?;

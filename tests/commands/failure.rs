@@ -2,7 +2,8 @@
 
 use super::support::*;
 
-const CALLS: &str = "trace=openat,openat2,write,fsync,rename,renameat,renameat2,fchmod,fchown,ftruncate,symlinkat,mkdirat";
+const CALLS: &str =
+    "trace=openat,openat2,write,fsync,rename,renameat,renameat2,fchmod,fchown,ftruncate,symlinkat,mkdirat";
 
 /// An apply in the tree, with `fault` at the `at`th call of this name.
 fn with_fault(tree: &Tree, name: &str, at: usize, fault: &str) -> Ran {
@@ -64,7 +65,11 @@ fn an_interrupt_that_the_kernel_keeps_is_no_failure() {
 fn an_interrupt_that_went_away_is_no_failure() {
     let tree = Tree::reference();
     let ran = with_fault(&tree, "openat2", opening(&calls(), IRQ), "error=ENOENT").expect(0);
-    assert!(ran.out.contains(&format!("not set  set /{IRQ} to 0-1: it went away meanwhile\n")), "{}", ran.out);
+    assert!(
+        ran.out.contains(&format!("not set  set /{IRQ} to 0-1: it went away meanwhile\n")),
+        "{}",
+        ran.out
+    );
 }
 
 /// The other attributes are still set, no file is made, and the attribute is named.
@@ -156,7 +161,10 @@ fn a_killed_run_is_finished_by_the_next() {
                 let temporary = path.contains(".rtkvm-tune");
                 let fresh = matches!(&node, Node::Dir { .. }) || path == LOCK;
                 let whole = [before.get(&path), after.get(&path)].contains(&Some(&node));
-                assert!(whole || temporary || fresh || written(&after, &path, &node), "{name} {at}: {path}: {node:?}");
+                assert!(
+                    whole || temporary || fresh || written(&after, &path, &node),
+                    "{name} {at}: {path}: {node:?}"
+                );
             }
             tree.tune(&["apply", REFERENCE]).expect(0);
             let now = tree.list();
@@ -169,7 +177,9 @@ fn a_killed_run_is_finished_by_the_next() {
 
 /// Whether it is an attribute with its new value, and in a tree not yet cut off behind it.
 fn written(after: &Listing, path: &str, node: &Node) -> bool {
-    let (Node::File { text, .. }, Some(Node::File { text: wanted, .. })) = (node, after.get(path)) else { return false };
+    let (Node::File { text, .. }, Some(Node::File { text: wanted, .. })) = (node, after.get(path)) else {
+        return false;
+    };
     (path.starts_with("proc/") || path.starts_with("sys/")) && text.trim_end() == wanted.trim_end()
 }
 
@@ -196,7 +206,11 @@ fn a_value_that_does_not_take_is_told() {
     let cut = format!("inject=ftruncate:retval=0:when={at}");
     let options = ["-e", CALLS, "-e", &inject, "-e", &cut];
     let ran = strace(&options, &["apply", REFERENCE, "--root", tree.name()]).0.expect(0);
-    assert!(ran.out.contains(&format!("short    set /{PAGES} to 25: the kernel granted 0 of 25; ")), "{}", ran.out);
+    assert!(
+        ran.out.contains(&format!("short    set /{PAGES} to 25: the kernel granted 0 of 25; ")),
+        "{}",
+        ran.out
+    );
     assert!(ran.out.contains(", 1 short, "), "{}", ran.out);
     assert!(OURS.iter().all(|path| exists(&tree, path)), "the next boot reserves them: {}", ran.out);
     let audit = tree.tune(&["verify", REFERENCE]).expect(1).out;

@@ -70,21 +70,27 @@ fn a_link_is_followed_inside() {
     for directory in DIRECTORIES {
         for dotted in [false, true] {
             let (outside, tree, plain) = (Outside::new(), Tree::reference(), Tree::reference());
-            let inside = outside.path().strip_prefix("/").expect("absolute").to_str().expect("UTF-8").to_owned();
+            let inside =
+                outside.path().strip_prefix("/").expect("absolute").to_str().expect("UTF-8").to_owned();
             fs::create_dir_all(tree.at(&inside)).expect("made");
             tree.link(directory, if dotted { outside.dotted() } else { outside.path() });
             tree.tune(&["apply", REFERENCE]).expect(0);
             plain.tune(&["apply", REFERENCE]).expect(0);
             outside.untouched();
             // The same files, only elsewhere.
-            let moved = |path: &String| path.strip_prefix(directory).map_or(path.clone(), |rest| format!("{inside}{rest}"));
+            let moved = |path: &String| {
+                path.strip_prefix(directory).map_or(path.clone(), |rest| format!("{inside}{rest}"))
+            };
             let listing = tree.list();
             for (path, node) in plain.list() {
                 if matches!(node, Node::File { .. }) {
                     assert_eq!(listing.get(&moved(&path)), Some(&node), "{path}");
                 }
             }
-            assert_eq!(tree.tune(&["apply", "--dry-run", REFERENCE]).expect(0).out.matches("\n--- ").count(), 0);
+            assert_eq!(
+                tree.tune(&["apply", "--dry-run", REFERENCE]).expect(0).out.matches("\n--- ").count(),
+                0
+            );
         }
     }
 }
@@ -99,7 +105,11 @@ fn a_link_in_place_of_our_file_is_replaced() {
         outside.untouched();
         let mode = if path == GUEST { 0o600 } else { 0o644 };
         let listing = tree.list();
-        assert!(matches!(&listing[path], Node::File { mode: found, .. } if *found == mode), "{:?}", listing[path]);
+        assert!(
+            matches!(&listing[path], Node::File { mode: found, .. } if *found == mode),
+            "{:?}",
+            listing[path]
+        );
     }
 }
 

@@ -74,8 +74,15 @@ fn the_reference_machine_is_divided_as_the_guide_divides_it() {
         }
         let guest = &placement["guests"][0];
         assert_eq!((&guest["name"], &guest["node"]), (&json!("rt0"), &json!(1)), "{machine}");
-        assert_eq!((&guest["cpus"], &guest["emulator"]), (&json!([12, 13, 14, 15]), &json!("8-9")), "{machine}");
-        assert_eq!(wanted(&plan, "cpu.isolcpus"), ["managed_irq,domain,2-7,10-15"].map(|v| format!("isolcpus={v}")));
+        assert_eq!(
+            (&guest["cpus"], &guest["emulator"]),
+            (&json!([12, 13, 14, 15]), &json!("8-9")),
+            "{machine}"
+        );
+        assert_eq!(
+            wanted(&plan, "cpu.isolcpus"),
+            ["managed_irq,domain,2-7,10-15"].map(|v| format!("isolcpus={v}"))
+        );
         let pages = format!("default_hugepagesz=1G hugepagesz=1G hugepages=0:{pages},1:{pages}");
         assert_eq!(wanted(&plan, "memory.hugepages-boot"), [pages]);
     }

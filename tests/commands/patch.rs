@@ -78,7 +78,8 @@ fn what_is_dropped_is_removed() {
     let tree = Tree::reference();
     tree.tune(&["apply", REFERENCE]).expect(0);
     let text = fs::read_to_string(format!("{SOURCES}/{REFERENCE}")).expect("readable");
-    let ids = ["cpu.isolcpus", "cpu.nohz-full", "cpu.rcu-nocbs", "irq.boot-affinity", "memory.hugepages-boot"];
+    let ids =
+        ["cpu.isolcpus", "cpu.nohz-full", "cpu.rcu-nocbs", "irq.boot-affinity", "memory.hugepages-boot"];
     let kept: String = ids.iter().map(|id| format!("\"{id}\" = \"keep\"\n")).collect();
     let profile = tree.note("keep.toml", format!("{text}\n[knobs]\n{kept}"));
     agrees(&tree, &profile);

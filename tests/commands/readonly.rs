@@ -42,13 +42,27 @@ fn looking_issues_no_writing_system_call() {
             assert!(matches!(ran.status, Some(0 | 1)), "{words:?}: {ran:?}");
             assert!(calls.len() > 30, "{words:?}: {calls:#?}");
             for call in &calls {
-                assert!(HARMLESS.split_whitespace().any(|name| name == call.name), "{words:?}: {}", call.text);
+                assert!(
+                    HARMLESS.split_whitespace().any(|name| name == call.name),
+                    "{words:?}: {}",
+                    call.text
+                );
                 assert!(!call.opens_to_write(), "{words:?}: {}", call.text);
                 let to_output = call.text.starts_with("write(1,") || call.text.starts_with("write(2,");
                 assert!(call.name != "write" || to_output, "{words:?}: {}", call.text);
                 // Of all requests only the question whether this is a terminal.
-                assert!(call.name != "ioctl" || call.text.contains("TCGETS") || call.text.contains("TIOCGWINSZ"), "{}", call.text);
-                assert!(call.name != "fcntl" || call.text.contains("F_GETF") || call.text.contains("F_SETFD, FD_CLOEXEC"), "{}", call.text);
+                assert!(
+                    call.name != "ioctl" || call.text.contains("TCGETS") || call.text.contains("TIOCGWINSZ"),
+                    "{}",
+                    call.text
+                );
+                assert!(
+                    call.name != "fcntl"
+                        || call.text.contains("F_GETF")
+                        || call.text.contains("F_SETFD, FD_CLOEXEC"),
+                    "{}",
+                    call.text
+                );
             }
             assert_eq!(calls.iter().filter(|call| call.name == "execve").count(), 1, "{words:?}");
             assert_eq!((tree.list(), stamps(&tree.root)), before, "{words:?}");
@@ -95,7 +109,9 @@ fn each_file_is_read_once() {
     for (machine, profile) in MACHINES {
         let tree = if machine.ends_with(".capture") { Tree::of(machine) } else { continue };
         tree.tune(&["apply", profile]).expect(0);
-        for verb in [&["apply", "--dry-run", profile][..], &["verify", profile], &["render", profile], &["inspect"]] {
+        for verb in
+            [&["apply", "--dry-run", profile][..], &["verify", profile], &["render", profile], &["inspect"]]
+        {
             let words = [verb, &["--root", tree.name()]].concat();
             let (_, calls) = strace(&["-e", "trace=open,openat,openat2"], &words);
             let mut opened: BTreeMap<&str, u32> = BTreeMap::new();
@@ -126,8 +142,7 @@ fn output_that_cannot_be_written() {
         let output = std::fs::OpenOptions::new().write(true).open("/dev/full").expect("/dev/full");
         let ran = Ran::of(full.stdout(output).output().expect("starts")).expect(2);
         assert_eq!(
-            ran.err,
-            "error: cannot write to standard output: No space left on device (os error 28)\n",
+            ran.err, "error: cannot write to standard output: No space left on device (os error 28)\n",
             "{words:?}"
         );
     }

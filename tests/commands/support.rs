@@ -230,7 +230,13 @@ pub(crate) fn list(root: &Path) -> Listing {
 pub(crate) fn stamps(root: &Path) -> BTreeMap<String, (u64, u64, i64, i64, u32)> {
     let stamp = |name: &String| {
         let meta = fs::symlink_metadata(root.join(name)).expect("there");
-        (meta.ino(), meta.size(), meta.mtime() * 1_000_000_000 + meta.mtime_nsec(), meta.ctime_nsec(), meta.mode())
+        (
+            meta.ino(),
+            meta.size(),
+            meta.mtime() * 1_000_000_000 + meta.mtime_nsec(),
+            meta.ctime_nsec(),
+            meta.mode(),
+        )
     };
     list(root).keys().map(|name| (name.clone(), stamp(name))).collect()
 }

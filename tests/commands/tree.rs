@@ -74,9 +74,16 @@ fn changes_what_is_planned_and_nothing_else() {
     let profile = std::fs::read_to_string(format!("{SOURCES}/{REFERENCE}")).expect("readable");
     assert_eq!(tree.read(KEPT_PROFILE), profile);
     assert_eq!(tree.read(GUEST), tune(&["render", REFERENCE, "--root", tree.name()]).expect(0).out);
-    assert!(tree.read(UNIT).contains("\nExecStart=/usr/bin/rtkvm-tune apply --runtime /etc/rtkvm-tune/profile.toml\n"));
+    assert!(
+        tree.read(UNIT)
+            .contains("\nExecStart=/usr/bin/rtkvm-tune apply --runtime /etc/rtkvm-tune/profile.toml\n")
+    );
     assert!(tree.read(DROP_IN).contains(" isolcpus=managed_irq,domain,2-7,10-15 "));
-    assert_eq!(std::fs::read_dir(tree.beside("")).expect("readable").count(), 1, "something is beside the root");
+    assert_eq!(
+        std::fs::read_dir(tree.beside("")).expect("readable").count(),
+        1,
+        "something is beside the root"
+    );
 }
 
 #[test]
@@ -127,10 +134,16 @@ fn a_second_apply_writes_nothing() {
         let (ran, calls) = strace(&options, &["apply", profile, "--root", tree.name()]);
         let ran = ran.expect(0);
         assert!(ran.out.contains("update-grub"), "{machine}: {}", ran.out);
-        assert!(ran.out.contains("\nNothing to do but what is left to you. A reboot is needed.\n"), "{machine}: {}", ran.out);
+        assert!(
+            ran.out.contains("\nNothing to do but what is left to you. A reboot is needed.\n"),
+            "{machine}: {}",
+            ran.out
+        );
         for call in &calls {
             assert!(!call.opens_to_write() || call.path() == LOCK, "{machine}: {}", call.text);
-            for word in ["rename", "unlink", "mkdir", "symlink", "chmod", "chown", "truncate", "sync", "mknod"] {
+            for word in
+                ["rename", "unlink", "mkdir", "symlink", "chmod", "chown", "truncate", "sync", "mknod"]
+            {
                 assert!(!call.name.contains(word), "{machine}: {}", call.text);
             }
         }
@@ -144,7 +157,8 @@ fn a_second_apply_writes_nothing() {
 /// update-grub for the machine in a tree, by the real grub-mkconfig.
 fn update_grub(tree: &Tree) {
     let script = format!("{SOURCES}/tests/grub/mkconfig.sh");
-    tool(Command::new("sh").arg(script).arg(&tree.root), "grub-common, grub2-common and util-linux").expect(0);
+    tool(Command::new("sh").arg(script).arg(&tree.root), "grub-common, grub2-common and util-linux")
+        .expect(0);
 }
 
 /// The machine as it is after a boot with its generated configuration: the kernel's own words.
@@ -182,7 +196,10 @@ fn verify_follows_the_machine_to_its_next_boot() {
     // The argument is there, and the kernel did not take it: no further reboot helps.
     tree.write("sys/devices/system/cpu/isolated", "\n");
     let text = verify(1);
-    assert!(text.contains("the kernel did not accept it: /sys/devices/system/cpu/isolated is empty"), "{text}");
+    assert!(
+        text.contains("the kernel did not accept it: /sys/devices/system/cpu/isolated is empty"),
+        "{text}"
+    );
 }
 
 #[test]
@@ -235,7 +252,9 @@ fn a_kept_knob_is_left_alone() {
     tree.tune(&["apply", &profile]).expect(0);
     let paths = changed(&before, &tree.list());
     assert!(!paths.iter().any(|path| path.ends_with("smp_affinity_list")), "{paths:?}");
-    assert!(paths.contains(&DROP_IN.to_owned()) && paths.contains(&"proc/irq/default_smp_affinity".to_owned()));
+    assert!(
+        paths.contains(&DROP_IN.to_owned()) && paths.contains(&"proc/irq/default_smp_affinity".to_owned())
+    );
     assert!(!tree.tune(&["verify", &profile]).expect(1).out.contains("irq.affinity:"));
 }
 
@@ -272,7 +291,9 @@ fn a_manual_boot_loader_gets_no_drop_in() {
         let ran = tree.tune(&["apply", &profile]).expect(0);
         assert!(!tree.at(DROP_IN).exists());
         assert!(ran.out.contains("\nLeft to you\n"), "{}", ran.out);
-        for argument in ["isolcpus=managed_irq,domain,2-7,10-15", "hugepages=0:25,1:25", "irqaffinity=0-1,8-9"] {
+        for argument in
+            ["isolcpus=managed_irq,domain,2-7,10-15", "hugepages=0:25,1:25", "irqaffinity=0-1,8-9"]
+        {
             assert!(ran.out.contains(argument), "{argument}: {}", ran.out);
         }
         assert_eq!(tree.read(&pages(0)), "25\n");
