@@ -4,6 +4,7 @@ use super::args::{ApplyArgs, Format};
 use super::{Outcome, load};
 use crate::engine::{self, Report};
 use crate::host::{self, Machine, Writer, print, print_error};
+use crate::plan::text::printable;
 use crate::plan::{Plan, Scope};
 use nix::errno::Errno;
 
@@ -38,7 +39,8 @@ pub(super) fn run(args: &ApplyArgs) -> Outcome {
 }
 
 fn lines(reports: &[Report]) -> String {
-    reports.iter().map(|report| format!("{report}\n")).collect()
+    let lines: String = reports.iter().map(|report| format!("{report}\n")).collect();
+    printable(&lines)
 }
 
 /// Only ever holds what reads: the machine's root is not opened for writing on this path.

@@ -24,7 +24,7 @@ impl Plan {
         out += &format!("{LEGEND}\n");
         out += &self.notes_text();
         out += &format!("\n{}\n", self.summary());
-        out
+        printable(&out)
     }
 
     /// Files of ours that are no longer wanted, a line each.
@@ -54,7 +54,7 @@ impl Plan {
         }
         out += &self.notes_text();
         out += &format!("\n{}\n", self.verdict());
-        out
+        printable(&out)
     }
 
     fn machine(&self) -> String {
@@ -69,10 +69,13 @@ impl Plan {
             Loader::GrubDebian => "GRUB (Debian)",
             Loader::Unknown => "boot loader unknown",
         };
+        let nodes = match self.placement.nodes.len() {
+            1 => "1 node".to_owned(),
+            count => format!("{count} nodes"),
+        };
         format!(
-            "{} CPUs, {} nodes; Linux {}, {realtime}; {}; {loader}",
+            "{} CPUs, {nodes}; Linux {}, {realtime}; {}; {loader}",
             self.facts.cpus.online.len(),
-            self.placement.nodes.len(),
             kernel.release.clone().unwrap_or_else(unknown),
             kernel.os.clone().unwrap_or_else(|| "operating system unknown".into()),
         )
@@ -157,7 +160,7 @@ impl Plan {
             State::ByHand(what) => Some(what.clone()),
             _ => None,
         });
-        section("Left to you", by_hand)
+        printable(&section("Left to you", by_hand))
     }
 
     fn verdict(&self) -> String {
@@ -173,6 +176,11 @@ impl Plan {
             _ => format!("Differs: {open} of {total} settings; `rtkvm-tune apply` sets what can be set."),
         }
     }
+}
+
+/// Text for a terminal: what a machine calls its things cannot steer it.
+pub fn printable(text: &str) -> String {
+    text.chars().map(|c| if c.is_control() && c != '\n' { '\u{fffd}' } else { c }).collect()
 }
 
 fn section(title: &str, lines: impl Iterator<Item = String>) -> String {

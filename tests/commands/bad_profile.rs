@@ -224,8 +224,14 @@ fn an_ordinary_user_may_look_and_not_touch() {
     }
     let ran = as_nobody(&["apply", &profile, "--root", tree.name()]).expect(2);
     assert!(ran.err.contains("cannot take the lock") && ran.err.contains("Permission denied"), "{}", ran.err);
-    let ran = as_nobody(&["apply", &profile]).expect(2);
-    assert!(ran.err.contains("needs root; --dry-run shows the plan without"), "{}", ran.err);
+    for live in [
+        &["apply", &profile][..],
+        &["apply", &profile, "--root", "/"],
+        &["apply", &profile, "--root", "/tmp/.."],
+    ] {
+        let ran = as_nobody(live).expect(2);
+        assert!(ran.err.contains("needs root; --dry-run shows the plan without"), "{}", ran.err);
+    }
     std::fs::set_permissions(tree.beside("p.toml"), PermissionsExt::from_mode(0o000)).expect("mode");
     let ran = as_nobody(&["verify", &profile, "--root", tree.name()]).expect(2);
     assert!(ran.err.contains(&format!("cannot read {profile}: Permission denied")), "{}", ran.err);

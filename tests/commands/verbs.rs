@@ -128,3 +128,40 @@ fn explain() {
     let ran = tune(&["explain", "cpu.isolcpu"]).expect(2);
     assert_eq!((ran.out.as_str(), ran.err.contains("did you mean `cpu.isolcpus`?")), ("", true), "{ran:?}");
 }
+
+/// What a machine calls its things does not reach the terminal as escape codes.
+#[test]
+fn names_of_the_machine_are_printed_safely() {
+    let tree = Tree::reference();
+    tree.write("etc/os-release", "PRETTY_NAME=\"a\x1b[2Jb\"\n");
+    tree.write("sys/kernel/irq/24/actions", "x\x1b[31m\x07y\n");
+    tree.write("proc/cmdline", "isolcpus=\x1b[1m3 quiet\n");
+    tree.write("sys/devices/system/cpu/isolated", "\x1b[1m\n");
+    for words in [&["apply", "--dry-run", REFERENCE][..], &["verify", REFERENCE], &["apply", REFERENCE]] {
+        let ran = tree.tune(words);
+        assert!(matches!(ran.status, Some(0 | 1)), "{ran:?}");
+        assert!(ran.out.bytes().all(|b| b == b'\n' || b >= b' '), "{words:?}: {}", ran.out.escape_debug());
+    }
+    let broken = tree.note("broken", "rtkvm-tune capture 1\n\x1b[2J\n");
+    let ran = tune(&["verify", REFERENCE, "--root", &broken]).expect(2);
+    assert!(ran.err.contains("line 2: ") && !ran.err.contains('\x1b'), "{ran:?}");
+}
+
+#[test]
+fn apply_as_json() {
+    let tree = Tree::reference();
+    let apply = |status| {
+        let ran = tree.tune(&["apply", REFERENCE, "--format", "json"]).expect(status);
+        assert_eq!(ran.err, "");
+        serde_json::from_str::<Value>(&ran.out).expect("JSON")
+    };
+    let outcomes = |document: &Value, outcome: &str| {
+        let reports = document["reports"].as_array().expect("reports").iter();
+        reports.filter(|report| report["outcome"] == outcome).count()
+    };
+    let document = apply(0);
+    assert_eq!((&document["schema"], &document["status"]), (&1.into(), &1.into()));
+    assert_eq!((outcomes(&document, "done"), outcomes(&document, "left-to-you")), (19, 2), "{document:#}");
+    let document = apply(0);
+    assert_eq!((outcomes(&document, "done"), outcomes(&document, "left-to-you")), (0, 1), "{document:#}");
+}
