@@ -5,6 +5,7 @@ use super::style::Style;
 use super::{Outcome, load};
 use crate::engine::{self, Report};
 use crate::host::{self, Machine, Writer, print, print_error, wants_color};
+use crate::plan::text::printable;
 use crate::plan::{Plan, Scope};
 use nix::errno::Errno;
 
@@ -31,8 +32,16 @@ pub(super) fn run(args: &ApplyArgs) -> Outcome {
     let plan = load::make_plan(&machine, &profile.parsed, scope)?;
     engine::check(&plan, &root).map_err(|found| format!("nothing was written:\n  {}", found.join("\n  ")))?;
     let reports = engine::apply(&plan, &root, &writer);
-    let after = load::make_plan(&machine, &profile.parsed, scope)?;
-    report(args, &machine, &reports, &after)
+    match load::plan_again(&machine, &profile.parsed, scope) {
+        Ok((after, _)) => report(args, &machine, &reports, &after),
+        // What was done must be told whatever the machine looks like now.
+        Err(error) => Err(format!("{}what is set now cannot be planned for:\n{error}", lines(&reports))),
+    }
+}
+
+fn lines(reports: &[Report]) -> String {
+    let lines: String = reports.iter().map(|report| format!("{report}\n")).collect();
+    printable(&lines)
 }
 
 /// Only ever holds what reads: the machine's root is not opened for writing on this path.
@@ -55,9 +64,7 @@ fn report(args: &ApplyArgs, machine: &Machine, reports: &[Report], after: &Plan)
     let failed = reports.iter().filter(|report| report.is_failure()).count();
     print(&match args.plan.format.format {
         Format::Text => {
-            let lines: String = reports.iter().map(|report| format!("{report}\n")).collect();
-            let by_hand = after.by_hand();
-            format!("{lines}{by_hand}{}\n", after.result(reports.len(), failed))
+            format!("{}{}{}\n", lines(reports), after.by_hand(), engine::summary(reports, after))
         }
         Format::Json => {
             let mut document = load::json(after, &args.plan.name(), machine);
@@ -66,7 +73,7 @@ fn report(args: &ApplyArgs, machine: &Machine, reports: &[Report], after: &Plan)
         }
     })?;
     if failed > 0 {
-        print_error(&format!("error: {failed} of {} steps failed\n", reports.len()));
+        print_error(&format!("error: {failed} of {} steps failed or were skipped\n", reports.len()));
         return Ok(2);
     }
     // Fewer pages than asked are in order if the next boot reserves them.

@@ -35,34 +35,51 @@ pub(super) fn facts(machine: &Machine, snapshot: &Snapshot) -> Result<Facts, Str
     Facts::read(snapshot).map_err(|error| format!("{machine}: {error}"))
 }
 
-/// Divides or plans: `make` on the facts of a machine, and prints the warnings.
+/// Divides or plans: `make` on the facts of a machine.
 ///
 /// # Errors
 /// Diagnostics or a message about the machine, ready to print.
 fn on_machine<T>(
     machine: &Machine,
     parsed: &Parsed,
-    make: impl FnOnce(&Snapshot, Facts) -> Result<(T, Vec<Diagnostic>), Vec<Diagnostic>>,
+    make: impl FnOnce(&Snapshot, Facts) -> Result<T, Vec<Diagnostic>>,
 ) -> Result<T, String> {
     let snapshot = machine.snapshot()?;
     let made = make(&snapshot, facts(machine, &snapshot)?);
-    let (made, warnings) = made.map_err(|diagnostics| shown(&diagnostics, &parsed.source))?;
+    made.map_err(|diagnostics| shown(&diagnostics, &parsed.source))
+}
+
+/// Prints the warnings that came beside something made.
+fn warn<T>((made, warnings): (T, Vec<Diagnostic>), parsed: &Parsed) -> T {
     if !warnings.is_empty() {
         print_error(&format!("{}\n", shown(&warnings, &parsed.source).trim_end()));
     }
-    Ok(made)
+    made
 }
 
 /// The plan of a profile for a machine.
 pub(super) fn make_plan(machine: &Machine, parsed: &Parsed, scope: Scope) -> Result<Plan, String> {
-    let mut plan = on_machine(machine, parsed, |host, facts| plan::make(host, facts, parsed, scope))?;
+    let mut plan = warn(plan_again(machine, parsed, scope)?, parsed);
     if let Machine::Live = machine {
-        plan.notes.extend(running(&RIVALS.map(|(name, _)| name)).iter().filter_map(|(name, pid)| {
-            let (_, what) = RIVALS.iter().find(|(rival, _)| rival == name)?;
-            Some(format!("{name} (PID {pid}) {what}"))
-        }));
+        plan.notes.extend(rivals());
     }
     Ok(plan)
+}
+
+/// The plan after an apply, whose warnings are printed already.
+pub(super) fn plan_again(
+    machine: &Machine,
+    parsed: &Parsed,
+    scope: Scope,
+) -> Result<(Plan, Vec<Diagnostic>), String> {
+    on_machine(machine, parsed, |host, facts| plan::make(host, facts, parsed, scope))
+}
+
+/// The rival services that run on this machine.
+fn rivals() -> Vec<String> {
+    let found = running(&RIVALS.map(|(name, _)| name));
+    let what = |name| RIVALS.iter().find(|(rival, _)| *rival == name).map_or("", |(_, what)| what);
+    found.into_iter().map(|(name, pid)| format!("{name} (PID {pid}) {}", what(name))).collect()
 }
 
 /// Services that set the same things, and what to know about each.
@@ -80,10 +97,11 @@ const RIVALS: [(&str, &str); 2] = [
 
 /// A machine, divided by a profile.
 pub(super) fn divide(machine: &Machine, parsed: &Parsed) -> Result<(Facts, Placement), String> {
-    on_machine(machine, parsed, |_, facts| {
+    let made = on_machine(machine, parsed, |_, facts| {
         let (placement, warnings) = placement::place(&parsed.profile, &facts)?;
         Ok(((facts, placement), [parsed.warnings.clone(), warnings].concat()))
-    })
+    })?;
+    Ok(warn(made, parsed))
 }
 
 /// The machine that `--root` names.

@@ -57,7 +57,16 @@ impl Style {
             [b'=' | b'.', b' ', ..] | [b'@', b'@', ..] => self.dim(line),
             _ => line.to_owned(),
         };
-        text.lines().map(|text| format!("{}\n", line(text))).collect()
+        if !self.color {
+            return text.to_owned();
+        }
+        // A patch may have carriage returns, which are part of its lines.
+        text.split_inclusive('\n')
+            .map(|text| match text.strip_suffix('\n') {
+                Some(text) => format!("{}\n", line(text)),
+                None => line(text),
+            })
+            .collect()
     }
 
     fn mark(self, style: anstyle::Style, text: &str) -> String {

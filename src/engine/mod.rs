@@ -25,7 +25,7 @@ pub enum Outcome {
     /// It is not to be set from outside the kernel, or went away meanwhile: why. Not an error.
     Impossible(String),
     /// A program that is not run in a tree.
-    LeftToYou(&'static str),
+    LeftToYou,
     /// It failed: why.
     Failed(String),
     /// Not tried, because something before it failed.
@@ -61,11 +61,37 @@ impl fmt::Display for Report {
                  the next boot"
             ),
             Outcome::Impossible(why) => write!(f, "not set  {step}: {why}"),
-            Outcome::LeftToYou(command) => write!(f, "to do    {step}: run `{command}` in that system"),
+            Outcome::LeftToYou => write!(f, "to do    {step} in that system"),
             Outcome::Failed(why) => write!(f, "FAILED   {step}: {why}"),
             Outcome::Skipped => write!(f, "skipped  {step}: because of the failure before"),
         }
     }
+}
+
+/// The last line of an apply; `after` is the plan after it.
+pub fn summary(reports: &[Report], after: &Plan) -> String {
+    let count = |of: fn(&Outcome) -> bool| reports.iter().filter(|report| of(&report.outcome)).count();
+    let failed = reports.iter().filter(|report| report.is_failure()).count();
+    if failed > 0 {
+        return format!("Not applied: {failed} of {} steps failed or were skipped.", reports.len());
+    }
+    let done = count(|outcome| *outcome == Outcome::Done);
+    let left = count(|outcome| matches!(outcome, Outcome::LeftToYou)) + after.counts().by_hand;
+    let others = [
+        (count(|outcome| matches!(outcome, Outcome::Short { .. })), "short"),
+        (count(|outcome| matches!(outcome, Outcome::Impossible(_))), "not set"),
+        (left, "left to you"),
+    ];
+    let text = match (done, others) {
+        (0, [(0, _), (0, _), (0, _)]) => "Nothing to do".into(),
+        (0, [(0, _), (0, _), _]) => "Nothing to do but what is left to you".into(),
+        (done, others) => {
+            let others = others.iter().filter(|(count, _)| *count > 0);
+            let others: String = others.map(|(count, what)| format!(", {count} {what}")).collect();
+            format!("Applied: {done} {}{others}", if done == 1 { "step" } else { "steps" })
+        }
+    };
+    format!("{text}. {}", after.reboot())
 }
 
 /// What makes an apply impossible before anything is written.
@@ -125,18 +151,18 @@ fn take_back(failed: &Step, previous: &Step, writer: &Writer, reports: &mut Vec<
     if let Step::File { path, before, mode, .. } = previous {
         let result = write_file(writer, path, before.as_deref(), *mode);
         let outcome = result.map_or_else(|errno| Outcome::Failed(errno.desc().into()), |()| Outcome::Done);
-        reports.push(Report { step: format!("{path}: as before, since update-grub failed"), outcome });
+        reports.push(Report { step: format!("put {path} back, since update-grub failed"), outcome });
     }
 }
 
 fn describe(step: &Step) -> String {
     match step {
-        Step::Attribute { path, after, .. } => format!("{path}: {after}"),
-        Step::File { path, after: Some(_), .. } => format!("{path}: written"),
-        Step::File { path, after: None, .. } => format!("{path}: removed"),
-        Step::Link { path, after, .. } => format!("{path} -> {after}"),
-        Step::Run { program } => program.command().into(),
-        Step::Domain { name, .. } => format!("guest {name}: defined"),
+        Step::Attribute { path, after, .. } => format!("set {path} to {after}"),
+        Step::File { path, after: Some(_), .. } => format!("write {path}"),
+        Step::File { path, after: None, .. } => format!("remove {path}"),
+        Step::Link { path, after, .. } => format!("link {path} -> {after}"),
+        Step::Run { program } => format!("run `{}`", program.command()),
+        Step::Domain { name, path, .. } => format!("define guest {name}, {path}"),
     }
 }
 
@@ -167,7 +193,7 @@ fn write_file(writer: &Writer, path: &HostPath, content: Option<&str>, mode: u32
 
 fn run(program: &Program, writer: &Writer) -> Outcome {
     match writer.run(program) {
-        None => Outcome::LeftToYou(program.command()),
+        None => Outcome::LeftToYou,
         Some(Ok(())) => Outcome::Done,
         Some(Err(error)) => Outcome::Failed(error.to_string()),
     }
@@ -182,7 +208,7 @@ fn attribute(path: &HostPath, want: &Value, root: &Root, writer: &Writer) -> Out
         Err(errno @ (Errno::EIO | Errno::EPERM)) if path.as_str().starts_with("/proc/irq/") => {
             return Outcome::Impossible(format!("the kernel keeps this interrupt to itself ({errno})"));
         }
-        Err(Errno::ENOSPC) => {
+        Err(Errno::ENOSPC) if path.as_str().starts_with("/proc/irq/") => {
             return Outcome::Failed(
                 "no interrupt vector is left on these CPUs: use more housekeeping CPUs".into(),
             );

@@ -66,6 +66,7 @@ impl Snapshot {
         match lines.next() {
             Some((_, line)) if line == MAGIC => {}
             Some((_, line)) if line.starts_with("rtkvm-tune capture") => {
+                let line = escape(line.as_bytes(), false);
                 return Err(format!(
                     "`{line}`: only version 1 captures are known here; use a newer rtkvm-tune"
                 ));
@@ -74,7 +75,8 @@ impl Snapshot {
         }
         let mut entries = Vec::new();
         while let Some((number, line)) = lines.next() {
-            let fail = |what: &str| format!("line {}: {what}: `{line}`", number + 1);
+            let shown = || escape(line.as_bytes(), false);
+            let fail = |what: &str| format!("line {}: {what}: `{}`", number + 1, shown());
             if line.is_empty() {
                 continue;
             }

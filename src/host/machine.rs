@@ -17,10 +17,13 @@ pub enum Machine {
 const MAX_RECORDED: usize = 64 << 20;
 
 impl Machine {
-    /// What `--root` names; the running machine without it.
+    /// What `--root` names; the running machine without it, and with its own root: that is no tree, there the
+    /// kernel and libvirt answer.
     pub fn named(root: Option<&Path>) -> Machine {
+        let is_live = |path: &Path| path.canonicalize().is_ok_and(|path| path == Path::new("/"));
         match root {
             None => Machine::Live,
+            Some(path) if is_live(path) => Machine::Live,
             Some(path) if path.is_dir() => Machine::Tree(path.into()),
             Some(path) => Machine::Recorded(path.into()),
         }
@@ -56,6 +59,7 @@ impl Machine {
             Machine::Tree(path) => {
                 Root::tree(path).map_err(|errno| format!("cannot open {}: {}", path.display(), errno.desc()))
             }
+            Machine::Recorded(path) if !path.exists() => Err(format!("{} does not exist", path.display())),
             Machine::Recorded(path) => Err(format!(
                 "{} is a recorded machine: it can be planned for, not written to",
                 path.display()

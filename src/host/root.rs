@@ -86,8 +86,9 @@ impl Root {
             };
             len += n;
             // A file with a size (on disk; a sysfs attribute shows a page) is complete with one read that
-            // returns no more than it. procfs shows no size and is read to its end.
-            if n == 0 || (size > 0 && len <= size) {
+            // returns no more than it, unless that is whole pages: the kernel hands out long lists by the page.
+            // procfs shows no size and is read to its end.
+            if n == 0 || (size > 0 && len <= size && n % PAGE != 0) {
                 break;
             }
         }
@@ -102,6 +103,9 @@ impl Root {
         Ok(Rc::new(File { bytes, mode: stat.st_mode & 0o7777 }))
     }
 }
+
+/// The most that one read of a sysfs attribute returns, in bytes: the smallest page of any architecture.
+const PAGE: usize = 4096;
 
 fn classify(errno: Errno) -> ReadError {
     match errno {

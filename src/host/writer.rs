@@ -3,9 +3,9 @@
 use super::{Program, ProgramError, Root};
 use crate::formats::HostPath;
 use nix::errno::Errno;
-use nix::fcntl::{AtFlags, Flock, FlockArg, OFlag, renameat};
-use nix::sys::stat::{FchmodatFlags, FileStat, Mode, SFlag, fchmod, fchmodat, fstatat, mkdirat};
-use nix::unistd::{Gid, Uid, UnlinkatFlags, fchown, fsync, symlinkat, unlinkat};
+use nix::fcntl::{AtFlags, Flock, FlockArg, OFlag, openat, renameat};
+use nix::sys::stat::{FileStat, Mode, SFlag, fchmod, fstatat, mkdirat};
+use nix::unistd::{Gid, Uid, UnlinkatFlags, fchown, fsync, ftruncate, symlinkat, unlinkat};
 use std::os::fd::OwnedFd;
 
 /// The write capability for one root, held under the lock that lets one run work at a time.
@@ -36,26 +36,33 @@ impl<'r> Writer<'r> {
         }
     }
 
-    /// Writes one value to an existing kernel attribute: one write, never created.
+    /// Writes one value to an existing kernel attribute: one write, never created. In a tree it is an ordinary
+    /// file, cut off behind the value: a write that fails leaves the old one.
     pub fn attribute(&self, path: &HostPath, value: &str) -> Result<(), Errno> {
-        let fd = self.root.open(path.relative(), OFlag::O_WRONLY | OFlag::O_TRUNC, Mode::empty())?;
+        // O_NONBLOCK: a named pipe in a tree must not wait for a reader.
+        let flags = OFlag::O_WRONLY | OFlag::O_NONBLOCK;
+        let fd = self.root.open(path.relative(), flags, Mode::empty())?;
         let line = format!("{value}\n");
         match nix::unistd::write(&fd, line.as_bytes())? {
-            n if n == line.len() => Ok(()),
-            _ => Err(Errno::EIO),
+            n if n != line.len() => Err(Errno::EIO),
+            _ if self.root.is_live() => Ok(()),
+            n => ftruncate(&fd, n as i64),
         }
     }
 
     /// Replaces or makes a whole file, so that at any moment the old or the new content is there, on disk. An
-    /// existing file keeps its mode and owner; a new one gets `mode`. Missing directories are made, 0755.
+    /// existing regular file keeps its mode and owner; a new one gets `mode`. Missing directories are made, 0755.
     pub fn file(&self, path: &HostPath, content: &str, mode: u32) -> Result<(), Errno> {
         make_parents(self.root, path)?;
         let (dir, name) = self.root.parent(path)?;
-        let old = fstatat(&dir, name, AtFlags::AT_SYMLINK_NOFOLLOW).ok().filter(is_file);
+        // A symbolic link is replaced, and its own mode, 0777, is none for a file.
+        let regular =
+            |stat: &FileStat| SFlag::from_bits_truncate(stat.st_mode) & SFlag::S_IFMT == SFlag::S_IFREG;
+        let old = fstatat(&dir, name, AtFlags::AT_SYMLINK_NOFOLLOW).ok().filter(regular);
         let temporary = format!(".{name}.rtkvm-tune");
         remove_if_there(&dir, &temporary)?;
         let flags = OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
-        let fd = nix::fcntl::openat(&dir, temporary.as_str(), flags, Mode::from_bits_truncate(0o600))?;
+        let fd = openat(&dir, temporary.as_str(), flags, Mode::from_bits_truncate(0o600))?;
         let written = (|| {
             let mut rest = content.as_bytes();
             while !rest.is_empty() {
@@ -86,7 +93,12 @@ impl<'r> Writer<'r> {
         let temporary = format!(".{name}.rtkvm-tune");
         remove_if_there(&dir, &temporary)?;
         symlinkat(target, &dir, temporary.as_str())?;
-        renameat(&dir, temporary.as_str(), &dir, name)?;
+        let renamed = renameat(&dir, temporary.as_str(), &dir, name);
+        if renamed.is_err() {
+            // The first error is the one to report.
+            let _ = remove_if_there(&dir, &temporary);
+        }
+        renamed?;
         fsync(&dir)
     }
 
@@ -103,11 +115,6 @@ impl<'r> Writer<'r> {
     }
 }
 
-/// A link in the place of a file is replaced, and has no mode worth keeping.
-fn is_file(stat: &FileStat) -> bool {
-    SFlag::from_bits_truncate(stat.st_mode) & SFlag::S_IFMT == SFlag::S_IFREG
-}
-
 fn remove_if_there(dir: &OwnedFd, name: &str) -> Result<(), Errno> {
     match unlinkat(dir, name, UnlinkatFlags::NoRemoveDir) {
         Err(Errno::ENOENT) => Ok(()),
@@ -115,19 +122,25 @@ fn remove_if_there(dir: &OwnedFd, name: &str) -> Result<(), Errno> {
     }
 }
 
+/// Makes the missing directories above `path`, 0755 whatever the umask: a system directory must be readable.
 fn make_parents(root: &Root, path: &HostPath) -> Result<(), Errno> {
     let (Some(dir), _) = path.split() else { return Ok(()) };
-    match root.open(dir.relative(), OFlag::O_PATH | OFlag::O_DIRECTORY, Mode::empty()) {
+    let there = || root.open(dir.relative(), OFlag::O_RDONLY | OFlag::O_DIRECTORY, Mode::empty()).map(drop);
+    match there() {
         Err(Errno::ENOENT) => {}
-        other => return other.map(drop),
+        other => return other,
     }
     make_parents(root, &dir)?;
     let (parent, name) = root.parent(&dir)?;
     match mkdirat(&parent, name, Mode::from_bits_truncate(0o755)) {
-        Err(Errno::EEXIST) => return Ok(()),
-        other => other?,
+        Ok(()) => {}
+        // Made by another program meanwhile, or a symbolic link to nowhere, which is an error.
+        Err(Errno::EEXIST) => return there(),
+        Err(other) => return Err(other),
     }
-    // The caller's umask must not make a system directory unreadable.
-    fchmodat(&parent, name, Mode::from_bits_truncate(0o755), FchmodatFlags::FollowSymlink)?;
+    let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+    let made = openat(&parent, name, flags, Mode::empty())?;
+    fchmod(&made, Mode::from_bits_truncate(0o755))?;
+    fsync(&made)?;
     fsync(&parent)
 }

@@ -19,17 +19,31 @@ fn patch(step: &Step) -> String {
         Step::Domain { path, before, after, .. } => unified(path.as_str(), before.as_deref(), Some(after)),
         Step::Link { path, before, after } => {
             let path = path.as_str();
-            let kind =
-                if before.is_some() { "index 0000000..0000000 120000" } else { "new file mode 120000" };
+            let kind = match before {
+                Some(before) => format!("index {}..{} 120000", blob(before), blob(after)),
+                None => "new file mode 120000".into(),
+            };
             format!("diff --git a{path} b{path}\n{kind}\n{}", unified(path, before.as_deref(), Some(after)))
         }
         Step::Run { .. } => String::new(),
     }
 }
 
+/// git's name of a content, which tells patch that something was there before.
+fn blob(text: &str) -> String {
+    let hash = sha1_smol::Sha1::from(format!("blob {}\0{text}", text.len())).digest().to_string();
+    hash[..7].to_owned()
+}
+
 fn unified(path: &str, before: Option<&str>, after: Option<&str>) -> String {
     let name = |text: Option<&str>, side| text.map_or("/dev/null".into(), |_| format!("{side}{path}"));
     let (old, new) = (name(before, "a"), name(after, "b"));
-    let diff = TextDiff::from_lines(before.unwrap_or(""), after.unwrap_or(""));
+    let (before, after) = (lines(before), lines(after));
+    let diff = TextDiff::configure().newline_terminated(true).diff_slices(&before, &after);
     diff.unified_diff().context_radius(3).header(&old, &new).to_string()
+}
+
+/// Lines as patch and git see them: a lone carriage return ends none.
+fn lines(text: Option<&str>) -> Vec<&str> {
+    text.unwrap_or_default().split_inclusive('\n').collect()
 }

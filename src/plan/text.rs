@@ -20,16 +20,21 @@ impl Plan {
         out += &section("Guests", self.placement.guests.iter().map(|guest| self.guest(guest)));
         out += "\nSettings\n";
         out += &settings(&rows(self, |_| true));
-        let removed = self.steps.iter().filter_map(|step| match step {
-            Step::File { path, after: None, .. } => Some(format!("- {path}\n")),
-            _ => None,
-        });
-        out.extend(removed);
+        out += &self.removed();
         out += &format!("{LEGEND}\n");
         out += &self.by_hand();
         out += &self.notes_text();
         out += &format!("\n{}\n", self.summary());
-        out
+        printable(&out)
+    }
+
+    /// Files of ours that are no longer wanted, a line each.
+    fn removed(&self) -> String {
+        let removed = self.steps.iter().filter_map(|step| match step {
+            Step::File { path, after: None, .. } => Some(format!("- {path}\n")),
+            _ => None,
+        });
+        removed.collect()
     }
 
     /// What to know beside the settings.
@@ -41,15 +46,17 @@ impl Plan {
     pub fn audit(&self, profile: &str, machine: &str) -> String {
         let mut out = format!("Audit of {profile} on {machine}\n{}\n", self.machine());
         let open = rows(self, |item| item.observed.state != State::InLine);
-        if !open.is_empty() {
+        let removed = self.removed();
+        if !open.is_empty() || !removed.is_empty() {
             out += "\nNot in line\n";
             out += &settings(&open);
+            out += &removed;
             out += &format!("{LEGEND}\n");
         }
         out += &self.by_hand();
         out += &self.notes_text();
         out += &format!("\n{}\n", self.verdict());
-        out
+        printable(&out)
     }
 
     fn machine(&self) -> String {
@@ -143,31 +150,20 @@ impl Plan {
                 text += &format!(", {count} {what}");
             }
         }
-        let reboot = if self.needs_reboot() { "A reboot is needed." } else { "No reboot is needed." };
-        format!("{text}. {reboot}")
+        format!("{text}. {}", self.reboot())
+    }
+
+    /// Whether a reboot is needed, as a sentence.
+    pub fn reboot(&self) -> &'static str {
+        if self.needs_reboot() { "A reboot is needed." } else { "No reboot is needed." }
     }
 
     /// The kernel arguments that are left to the operator, on one line.
     pub fn by_hand(&self) -> String {
         let open = self.items.iter().filter(|item| matches!(item.observed.state, State::ByHand(_)));
         let arguments: Vec<_> = open.map(|item| item.wanted.as_str()).collect();
-        match arguments.is_empty() {
-            true => String::new(),
-            false => section(
-                "Kernel arguments to add to the boot loader by hand",
-                [arguments.join(" ")].into_iter(),
-            ),
-        }
-    }
-
-    /// The last line of an apply that made `steps` steps, `failed` of them in vain; `self` is the plan after it.
-    pub fn result(&self, steps: usize, failed: usize) -> String {
-        let reboot = if self.needs_reboot() { "A reboot is needed." } else { "No reboot is needed." };
-        match (steps, failed) {
-            (0, _) => format!("Nothing to do. {reboot}"),
-            (_, 0) => format!("Applied: {steps} steps. {reboot}"),
-            (_, _) => format!("Not applied: {failed} of {steps} steps failed."),
-        }
+        let lines = (!arguments.is_empty()).then(|| arguments.join(" ")).into_iter();
+        section("Kernel arguments to add to the boot loader by hand", lines)
     }
 
     fn verdict(&self) -> String {
@@ -183,6 +179,11 @@ impl Plan {
             _ => format!("Differs: {open} of {total} settings; `rtkvm-tune apply` sets what can be set."),
         }
     }
+}
+
+/// Text for a terminal: what a machine calls its things cannot steer it.
+pub fn printable(text: &str) -> String {
+    text.chars().map(|c| if c.is_control() && c != '\n' { '\u{fffd}' } else { c }).collect()
 }
 
 fn section(title: &str, lines: impl Iterator<Item = String>) -> String {

@@ -1,0 +1,17 @@
+//! The command as operators run it: every verb, over recorded machines and in trees made from them.
+//!
+//! tests/commands/NAME.txt holds what is printed, byte for byte. After a wanted change of the output write them
+//! anew with `UPDATE_EXPECT=1 cargo test --test commands`, and review the difference.
+//!
+//! Needs the packages strace, git and patch, grub-common and grub2-common, and util-linux.
+
+mod bad_input;
+mod bad_profile;
+mod failure;
+mod hostile_tree;
+mod output;
+mod patch;
+mod readonly;
+mod support;
+mod tree;
+mod verbs;

@@ -1,0 +1,318 @@
+//! `apply` in a tree.
+
+use super::support::*;
+use rtkvm_tune::formats::grub;
+use std::os::unix::fs::PermissionsExt;
+use std::process::Command;
+
+const NODES: &str = "sys/devices/system/node";
+
+fn pages(node: u32) -> String {
+    format!("{NODES}/node{node}/hugepages/hugepages-1048576kB/nr_hugepages")
+}
+
+/// The interrupts of the reference machine that apply moves, and where to.
+fn moved() -> Vec<(String, &'static str)> {
+    let at = |irq: &u32| format!("proc/irq/{irq}/smp_affinity_list");
+    let near = [1, 4, 8, 9, 12, 25, 45].iter().map(|irq| (at(irq), "0-1\n"));
+    let far = [24].iter().map(|irq| (at(irq), "8-9\n"));
+    let free = [42, 43, 44].iter().map(|irq| (at(irq), "0-1,8-9\n"));
+    near.chain(far).chain(free).collect()
+}
+
+#[test]
+fn changes_what_is_planned_and_nothing_else() {
+    let tree = Tree::reference();
+    let before = tree.list();
+    let ran = tree.tune(&["apply", REFERENCE]).expect(0);
+    assert_eq!(ran.err, "");
+    let after = tree.list();
+
+    let mut expected: Vec<String> = moved().into_iter().map(|(path, _)| path).collect();
+    expected.push("proc/irq/default_smp_affinity".into());
+    expected.extend([pages(0), pages(1)]);
+    let made = [
+        "etc/default/grub.d",
+        DROP_IN,
+        "etc/libvirt",
+        "etc/libvirt/qemu",
+        GUEST,
+        "etc/rtkvm-tune",
+        KEPT_PROFILE,
+        "etc/systemd",
+        "etc/systemd/system",
+        UNIT,
+        "etc/systemd/system/multi-user.target.wants",
+        WANTS,
+        "run",
+        LOCK,
+    ];
+    expected.extend(made.map(str::to_owned));
+    expected.sort();
+    assert_eq!(changed(&before, &after), expected);
+
+    // What was there keeps its mode and gets the value.
+    let value = |path: &str, text: &str| {
+        let Some(Node::File { mode, .. }) = before.get(path) else { panic!("{path} was not there") };
+        assert_eq!(after[path], Node::File { mode: *mode, text: text.into() }, "{path}");
+    };
+    moved().iter().for_each(|(path, text)| value(path, text));
+    value("proc/irq/default_smp_affinity", "303\n");
+    (0..2).for_each(|node| value(&pages(node), "25\n"));
+
+    // What is new has the planned mode, whatever the umask.
+    for path in made {
+        match &after[path] {
+            Node::Dir { mode } => assert_eq!(*mode, 0o755, "{path}"),
+            Node::Link { target } => assert_eq!((path, target.as_str()), (WANTS, "../rtkvm-tune.service")),
+            Node::File { mode, .. } => {
+                let private = [GUEST, LOCK].contains(&path);
+                assert_eq!(*mode, if private { 0o600 } else { 0o644 }, "{path}");
+            }
+        }
+    }
+    let profile = std::fs::read_to_string(format!("{SOURCES}/{REFERENCE}")).expect("readable");
+    assert_eq!(tree.read(KEPT_PROFILE), profile);
+    assert_eq!(tree.read(GUEST), tune(&["render", REFERENCE, "--root", tree.name()]).expect(0).out);
+    assert!(
+        tree.read(UNIT)
+            .contains("\nExecStart=/usr/bin/rtkvm-tune apply --runtime /etc/rtkvm-tune/profile.toml\n")
+    );
+    assert!(tree.read(DROP_IN).contains(" isolcpus=managed_irq,domain,2-7,10-15 "));
+    assert_eq!(
+        std::fs::read_dir(tree.beside("")).expect("readable").count(),
+        1,
+        "something is beside the root"
+    );
+}
+
+#[test]
+fn modes_do_not_depend_on_the_umask() {
+    let of_umask = |umask: &str| {
+        let tree = Tree::reference();
+        let script = format!("umask {umask}; exec \"$@\"");
+        let mut shell = Command::new("sh");
+        shell.args(["-c", &script, "sh", PROGRAM, "apply", REFERENCE, "--root", tree.name()]);
+        tool(shell.current_dir(SOURCES), "dash").expect(0);
+        tree.list()
+    };
+    assert_eq!(changed(&of_umask("0000"), &of_umask("0077")), [""; 0]);
+}
+
+#[test]
+fn existing_files_keep_their_mode() {
+    let tree = Tree::reference();
+    for (path, mode) in [(DROP_IN, 0o600), (KEPT_PROFILE, 0o640), (UNIT, 0o664), (GUEST, 0o400)] {
+        tree.write(path, "<!-- old -->\n");
+        tree.chmod(path, mode);
+    }
+    tree.tune(&["apply", REFERENCE]).expect(0);
+    for (path, mode) in [(DROP_IN, 0o600), (KEPT_PROFILE, 0o640), (UNIT, 0o664), (GUEST, 0o400)] {
+        assert_ne!(tree.read(path), "<!-- old -->\n", "{path}");
+        let meta = std::fs::metadata(tree.at(path)).expect("there");
+        assert_eq!(meta.permissions().mode() & 0o7777, mode, "{path}");
+    }
+}
+
+#[test]
+fn runs_no_program() {
+    let tree = Tree::reference();
+    let words = ["apply", REFERENCE, "--root", tree.name()];
+    let (ran, calls) = strace(&["-e", "trace=execve,execveat,fork,vfork,clone,clone3,%network"], &words);
+    ran.expect(0);
+    assert_eq!(calls.len(), 1, "{calls:#?}");
+    assert_eq!(calls[0].name, "execve");
+}
+
+#[test]
+fn a_second_apply_writes_nothing() {
+    for (machine, profile) in MACHINES.iter().filter(|(machine, _)| machine.ends_with(".capture")) {
+        let tree = Tree::of(machine);
+        tree.tune(&["apply", profile]).expect(0);
+        let before = (tree.list(), stamps(&tree.root));
+        let options = ["-e", "trace=%file,%desc,%process,%network,fchmod,fchown"];
+        let (ran, calls) = strace(&options, &["apply", profile, "--root", tree.name()]);
+        let ran = ran.expect(0);
+        assert!(ran.out.contains("update-grub"), "{machine}: {}", ran.out);
+        assert!(
+            ran.out.contains("\nNothing to do but what is left to you. A reboot is needed.\n"),
+            "{machine}: {}",
+            ran.out
+        );
+        for call in &calls {
+            assert!(!call.opens_to_write() || call.path() == LOCK, "{machine}: {}", call.text);
+            for word in
+                ["rename", "unlink", "mkdir", "symlink", "chmod", "chown", "truncate", "sync", "mknod"]
+            {
+                assert!(!call.name.contains(word), "{machine}: {}", call.text);
+            }
+        }
+        assert!(calls.iter().any(|call| call.opens_to_write()), "not even the lock?");
+        assert_eq!((tree.list(), stamps(&tree.root)), before, "{machine}");
+        let plan = tree.tune(&["apply", "--dry-run", profile]).expect(0).out;
+        assert!(!plan.contains("\n--- "), "{machine}: {plan}");
+    }
+}
+
+/// update-grub for the machine in a tree, by the real grub-mkconfig.
+fn update_grub(tree: &Tree) {
+    let script = format!("{SOURCES}/tests/grub/mkconfig.sh");
+    tool(Command::new("sh").arg(script).arg(&tree.root), "grub-common, grub2-common and util-linux")
+        .expect(0);
+}
+
+/// The machine as it is after a boot with its generated configuration: the kernel's own words.
+fn boot(tree: &Tree, cpus: &str) {
+    let entries = grub::entries(&tree.read("boot/grub/grub.cfg"));
+    let normal = entries.iter().find(|entry| !entry.recovery).expect("an entry");
+    tree.write("proc/cmdline", format!("BOOT_IMAGE=/boot/vmlinuz {}\n", normal.args));
+    tree.write("sys/devices/system/cpu/isolated", format!("{cpus}\n"));
+    tree.write("sys/devices/system/cpu/nohz_full", format!("{cpus}\n"));
+}
+
+#[test]
+fn verify_follows_the_machine_to_its_next_boot() {
+    let tree = Tree::reference();
+    let verify = |status| tree.tune(&["verify", REFERENCE]).expect(status).out;
+    verify(1);
+    tree.tune(&["apply", REFERENCE]).expect(0);
+    let text = verify(1);
+    assert!(text.contains("+ cpu.isolcpus"), "{text}");
+    assert!(text.contains("Differs: 5 of "), "{text}");
+
+    update_grub(&tree);
+    let text = verify(3);
+    assert!(text.contains("> cpu.isolcpus"), "{text}");
+    assert!(text.contains("In line but for a reboot: 5 of "), "{text}");
+    let again = tree.tune(&["apply", REFERENCE]).expect(0).out;
+    assert_eq!(again, "Nothing to do. A reboot is needed.\n");
+
+    boot(&tree, "2-7,10-15");
+    let text = verify(0);
+    assert!(text.contains("In line: all "), "{text}");
+    assert_eq!(tree.tune(&["apply", REFERENCE]).expect(0).out, "Nothing to do. No reboot is needed.\n");
+    tree.tune(&["apply", "--dry-run", "--exit-code", REFERENCE]).expect(0);
+
+    // The argument is there, and the kernel did not take it: no further reboot helps.
+    tree.write("sys/devices/system/cpu/isolated", "\n");
+    let text = verify(1);
+    assert!(
+        text.contains("the kernel did not accept it: /sys/devices/system/cpu/isolated is empty"),
+        "{text}"
+    );
+}
+
+#[test]
+fn a_boot_without_its_pages_waits_for_the_unit() {
+    let tree = Tree::reference();
+    tree.tune(&["apply", REFERENCE]).expect(0);
+    update_grub(&tree);
+    boot(&tree, "2-7,10-15");
+    // As the kernel starts: no pages, interrupts anywhere.
+    for path in [pages(0), pages(1)] {
+        tree.write(&path, "0\n");
+    }
+    tree.write("proc/irq/1/smp_affinity_list", "0-7\n");
+    tree.tune(&["verify", REFERENCE]).expect(1);
+    let before = tree.list();
+    tree.tune(&["apply", "--runtime", KEPT_IN_TREE.replace("TREE", tree.name()).as_str()]).expect(0);
+    let expected = [String::from("proc/irq/1/smp_affinity_list"), pages(0), pages(1)];
+    assert_eq!(changed(&before, &tree.list()), expected);
+    tree.tune(&["verify", REFERENCE]).expect(0);
+}
+
+/// The profile that apply keeps for the boot unit.
+const KEPT_IN_TREE: &str = "TREE/etc/rtkvm-tune/profile.toml";
+
+#[test]
+fn runtime_only_sets_attributes() {
+    let tree = Tree::reference();
+    let before = tree.list();
+    tree.tune(&["apply", "--runtime", REFERENCE]).expect(0);
+    let paths = changed(&before, &tree.list());
+    let attribute = |path: &String| path.starts_with("proc/irq/") || path.starts_with("sys/");
+    assert!(paths.iter().all(|path| attribute(path) || path == "run" || path == LOCK), "{paths:?}");
+    assert_eq!(paths.iter().filter(|path| attribute(path)).count(), 14, "{paths:?}");
+}
+
+fn keep(ids: &[&str]) -> String {
+    let profile = std::fs::read_to_string(format!("{SOURCES}/{REFERENCE}")).expect("readable");
+    let lines: String = ids.iter().map(|id| format!("\"{id}\" = \"keep\"\n")).collect();
+    format!("{profile}\n[knobs]\n{lines}")
+}
+
+const BOOT_KNOBS: [&str; 5] =
+    ["cpu.isolcpus", "cpu.nohz-full", "cpu.rcu-nocbs", "irq.boot-affinity", "memory.hugepages-boot"];
+
+#[test]
+fn a_kept_knob_is_left_alone() {
+    let tree = Tree::reference();
+    let profile = tree.note("keep.toml", keep(&["irq.affinity"]));
+    let before = tree.list();
+    tree.tune(&["apply", &profile]).expect(0);
+    let paths = changed(&before, &tree.list());
+    assert!(!paths.iter().any(|path| path.ends_with("smp_affinity_list")), "{paths:?}");
+    assert!(
+        paths.contains(&DROP_IN.to_owned()) && paths.contains(&"proc/irq/default_smp_affinity".to_owned())
+    );
+    assert!(!tree.tune(&["verify", &profile]).expect(1).out.contains("irq.affinity:"));
+}
+
+#[test]
+fn dropping_every_boot_knob_removes_the_drop_in() {
+    let tree = Tree::reference();
+    tree.tune(&["apply", REFERENCE]).expect(0);
+    let profile = tree.note("keep.toml", keep(&BOOT_KNOBS));
+    let plan = tree.tune(&["apply", "--dry-run", &profile]).expect(0).out;
+    assert!(plan.contains(&format!("\n- /{DROP_IN}\n")), "{plan}");
+    assert!(plan.contains(", 1 to remove, "), "{plan}");
+    assert!(plan.contains(&format!("--- a/{DROP_IN}\n+++ /dev/null\n")), "{plan}");
+    let audit = tree.tune(&["verify", &profile]).expect(1).out;
+    assert!(audit.contains(&format!("- /{DROP_IN}\n")), "{audit}");
+    let before = tree.list();
+    let ran = tree.tune(&["apply", &profile]).expect(0);
+    assert!(ran.out.contains(&format!("done     remove /{DROP_IN}\n")), "{}", ran.out);
+    assert_eq!(changed(&before, &tree.list()), [DROP_IN, KEPT_PROFILE]);
+    // What does not exist is not asked for again.
+    assert!(!tree.tune(&["apply", "--dry-run", &profile]).expect(0).out.contains(DROP_IN));
+    assert!(!tree.at(DROP_IN).exists());
+}
+
+#[test]
+fn a_manual_boot_loader_gets_no_drop_in() {
+    let tree = Tree::reference();
+    let text = std::fs::read_to_string(format!("{SOURCES}/{REFERENCE}")).expect("readable");
+    let text = text.replace("boot-loader = \"auto\"", "boot-loader = \"manual\"");
+    for loader in [true, false] {
+        if !loader {
+            std::fs::remove_file(tree.at("etc/default/grub")).expect("removed");
+        }
+        let profile = tree.note("manual.toml", &text);
+        let ran = tree.tune(&["apply", &profile]).expect(0);
+        assert!(!tree.at(DROP_IN).exists());
+        assert!(ran.out.contains("\nKernel arguments to add to the boot loader by hand\n"), "{}", ran.out);
+        for argument in
+            ["isolcpus=managed_irq,domain,2-7,10-15", "hugepages=0:25,1:25", "irqaffinity=0-1,8-9"]
+        {
+            assert!(ran.out.contains(argument), "{argument}: {}", ran.out);
+        }
+        assert_eq!(tree.read(&pages(0)), "25\n");
+    }
+}
+
+#[test]
+fn one_run_at_a_time() {
+    use nix::fcntl::{Flock, FlockArg};
+    let tree = Tree::reference();
+    tree.write(LOCK, "");
+    let before = tree.list();
+    let file = std::fs::File::open(tree.at(LOCK)).expect("there");
+    let lock = Flock::lock(file, FlockArg::LockExclusiveNonblock).expect("free");
+    let ran = tree.tune(&["apply", REFERENCE]).expect(2);
+    assert!(ran.err.contains(&format!("another rtkvm-tune is at work on {}", tree.name())), "{}", ran.err);
+    assert_eq!((ran.out.as_str(), tree.list() == before), ("", true));
+    tree.tune(&["apply", "--dry-run", REFERENCE]).expect(0);
+    tree.tune(&["verify", REFERENCE]).expect(1);
+    drop(lock);
+    tree.tune(&["apply", REFERENCE]).expect(0);
+}
