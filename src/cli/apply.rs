@@ -6,7 +6,7 @@ use super::{Outcome, load};
 use crate::engine::{self, Report};
 use crate::host::{self, Machine, Writer, print, print_error, wants_color};
 use crate::plan::text::printable;
-use crate::plan::{Plan, Scope};
+use crate::plan::{Item, Plan, Scope};
 use nix::errno::Errno;
 
 pub(super) fn run(args: &ApplyArgs) -> Outcome {
@@ -33,7 +33,7 @@ pub(super) fn run(args: &ApplyArgs) -> Outcome {
     engine::check(&plan, &root).map_err(|found| format!("nothing was written:\n  {}", found.join("\n  ")))?;
     let reports = engine::apply(&plan, &root, &writer);
     match load::plan_again(&machine, &profile.parsed, scope) {
-        Ok((after, _)) => report(args, &machine, &reports, &after),
+        Ok((after, _)) => report(args, &machine, &reports, &plan, &after),
         // What was done must be told whatever the machine looks like now.
         Err(error) => Err(format!("{}what is set now cannot be planned for:\n{error}", lines(&reports))),
     }
@@ -60,11 +60,14 @@ fn dry_run(args: &ApplyArgs, scope: Scope) -> Outcome {
     Ok(u8::from(args.exit_code && !plan.steps.is_empty()))
 }
 
-fn report(args: &ApplyArgs, machine: &Machine, reports: &[Report], after: &Plan) -> Outcome {
+fn report(args: &ApplyArgs, machine: &Machine, reports: &[Report], before: &Plan, after: &Plan) -> Outcome {
+    let open = |item: &Item| engine::left_open(reports, item);
     let failed = reports.iter().filter(|report| report.is_failure()).count();
     print(&match args.plan.format.format {
         Format::Text => {
-            format!("{}{}{}\n", lines(reports), after.by_hand(), engine::summary(reports, after))
+            let open = after.settings_that("Still not in line", open);
+            let summary = engine::summary(reports, before, after);
+            format!("{}{open}{}{summary}\n", lines(reports), after.by_hand())
         }
         Format::Json => {
             let mut document = load::json(after, &args.plan.name(), machine);
@@ -76,7 +79,5 @@ fn report(args: &ApplyArgs, machine: &Machine, reports: &[Report], after: &Plan)
         print_error(&format!("error: {failed} of {} steps failed or were skipped\n", reports.len()));
         return Ok(2);
     }
-    // Fewer pages than asked are in order if the next boot reserves them.
-    let short = reports.iter().any(|report| matches!(report.outcome, engine::Outcome::Short { .. }));
-    Ok(u8::from(short && after.status() == 1))
+    Ok(u8::from(after.items.iter().any(open)))
 }

@@ -12,8 +12,8 @@ pub(super) struct Args {
 }
 
 const EXIT_STATUS: &str = "Exit status: 0 in line, done or planned; 1 differs (verify; apply --dry-run \
-    --exit-code; apply, when the kernel granted fewer pages than asked and no boot will); 2 error; 3 nothing \
-    missing but a reboot (verify).";
+    --exit-code; apply, when something is still not in line after it); 2 error; 3 nothing missing but a \
+    reboot (verify).";
 
 #[derive(Subcommand)]
 pub(super) enum Verb {

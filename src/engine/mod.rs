@@ -2,8 +2,10 @@
 
 use crate::facts::PROGRAM;
 use crate::formats::HostPath;
+use crate::guest;
 use crate::host::{Program, Read, Root, Writer};
-use crate::plan::{Plan, Step, unknown_loader};
+use crate::knobs::Reach;
+use crate::plan::{Item, Plan, Step, unknown_loader};
 use crate::resources::{State, Value};
 use nix::errno::Errno;
 use serde::Serialize;
@@ -15,7 +17,7 @@ use std::fmt;
 pub enum Outcome {
     /// Done, and read back.
     Done,
-    /// The kernel granted less than was asked.
+    /// The kernel has another number than was asked.
     Short {
         /// Asked for.
         wanted: u64,
@@ -55,6 +57,9 @@ impl fmt::Display for Report {
         let step = &self.step;
         match &self.outcome {
             Outcome::Done => write!(f, "done     {step}"),
+            Outcome::Short { wanted, got } if got > wanted => {
+                write!(f, "short    {step}: {got} are there still; the others are in use")
+            }
             Outcome::Short { wanted, got } => write!(
                 f,
                 "short    {step}: the kernel granted {got} of {wanted}; free memory is too fragmented for more until \
@@ -68,8 +73,22 @@ impl fmt::Display for Report {
     }
 }
 
-/// The last line of an apply; `after` is the plan after it.
-pub fn summary(reports: &[Report], after: &Plan) -> String {
+/// What an apply left undone although nothing failed: settings of the plan after it that are still missing or
+/// different, but for those that the reports explain already.
+pub fn left_open(reports: &[Report], item: &Item) -> bool {
+    let any = |of: fn(&Outcome) -> bool| reports.iter().any(|report| of(&report.outcome));
+    let explained = match item.reach {
+        Reach::Reboot => any(|outcome| matches!(outcome, Outcome::LeftToYou)),
+        Reach::Live => {
+            any(|outcome| matches!(outcome, Outcome::Impossible(_))) && item.knob == "irq.affinity"
+        }
+        Reach::GuestRestart => false,
+    };
+    matches!(item.observed.state, State::Missing | State::Differs(_) | State::Obsolete) && !explained
+}
+
+/// The last line of an apply; `before` and `after` are the plans around it.
+pub fn summary(reports: &[Report], before: &Plan, after: &Plan) -> String {
     let count = |of: fn(&Outcome) -> bool| reports.iter().filter(|report| of(&report.outcome)).count();
     let failed = reports.iter().filter(|report| report.is_failure()).count();
     if failed > 0 {
@@ -91,7 +110,10 @@ pub fn summary(reports: &[Report], after: &Plan) -> String {
             format!("Applied: {done} {}{others}", if done == 1 { "step" } else { "steps" })
         }
     };
-    format!("{text}. {}", after.reboot())
+    // What was taken out of the boot configuration runs until then.
+    let runs = |item: &Item| item.observed.state == State::Obsolete && item.observed.running.is_some();
+    let reboot = if before.items.iter().any(runs) { before.reboot() } else { after.reboot() };
+    format!("{text}. {reboot}")
 }
 
 /// What makes an apply impossible before anything is written.
@@ -99,10 +121,19 @@ pub fn summary(reports: &[Report], after: &Plan) -> String {
 /// # Errors
 /// Each obstacle with its remedy.
 pub fn check(plan: &Plan, root: &Root) -> Result<(), Vec<String>> {
-    let mut found = Vec::new();
+    let mut found = plan.obstacles.clone();
     let by_hand = plan.items.iter().any(|item| matches!(item.observed.state, State::ByHand(_)));
     if by_hand && !plan.manual_boot_loader {
         found.push(format!("the boot loader is not known here: {}", unknown_loader()));
+    }
+    for step in &plan.steps {
+        let Step::Domain { name, before: Some(before), after, .. } = step else { continue };
+        let differences = guest::differences(before, after).unwrap_or_default();
+        if differences.iter().any(|difference| difference.path == "/domain/uuid") {
+            found.push(format!(
+                "libvirt has another guest of the name {name}, with another UUID: rename or undefine one of the two"
+            ));
+        }
     }
     if root.is_live() {
         let unit = plan.items.iter().any(|item| item.knob == "services.boot-unit");
@@ -122,7 +153,7 @@ pub fn check(plan: &Plan, root: &Root) -> Result<(), Vec<String>> {
 }
 
 /// Carries the steps out, in order. After a failure no further file, program or guest is touched; attributes
-/// are independent of each other and all tried.
+/// are independent of each other and all tried, and an interrupt that stays where it is stops nothing.
 pub fn apply(plan: &Plan, root: &Root, writer: &Writer) -> Vec<Report> {
     let mut reports: Vec<Report> = Vec::new();
     let mut failed = false;
@@ -133,7 +164,7 @@ pub fn apply(plan: &Plan, root: &Root, writer: &Writer) -> Vec<Report> {
             false => carry_out(step, root, writer),
         };
         if matches!(outcome, Outcome::Failed(_)) {
-            failed = true;
+            failed |= !is_interrupt(step);
             if let Some(previous) = at.checked_sub(1).and_then(|at| plan.steps.get(at)) {
                 take_back(step, previous, writer, &mut reports);
             }
@@ -141,6 +172,10 @@ pub fn apply(plan: &Plan, root: &Root, writer: &Writer) -> Vec<Report> {
         reports.push(Report { step: describe(step), outcome });
     }
     reports
+}
+
+fn is_interrupt(step: &Step) -> bool {
+    matches!(step, Step::Attribute { path, .. } if path.as_str().starts_with("/proc/irq/"))
 }
 
 /// A drop-in that update-grub could not work with must not wait for the next kernel update to take effect.

@@ -16,6 +16,9 @@ pub struct Boot {
     pub next: Vec<KernelArgs>,
     /// Where `next` was read.
     pub next_from: &'static str,
+    /// The settings that GRUB's configuration is generated from.
+    #[serde(skip)]
+    pub settings: Option<GrubSettings>,
 }
 
 /// A boot loader and its configuration tools.
@@ -39,31 +42,61 @@ pub const DEFAULT_GRUB: &str = "/etc/default/grub";
 /// Debian's and Ubuntu's directory of further settings.
 pub const GRUB_D: &str = "/etc/default/grub.d";
 
+/// Our file among them, which sorts after those of the distributions.
+pub const DROP_IN: &str = "/etc/default/grub.d/99-rtkvm-tune.cfg";
+
+/// What grub-mkconfig reads.
+#[derive(Debug, Clone)]
+pub struct GrubSettings {
+    /// The text of /etc/default/grub.
+    default: String,
+    /// Name and text of each file in grub.d but ours.
+    others: Vec<(String, String)>,
+    /// The text of ours.
+    ours: Option<String>,
+}
+
 impl Boot {
     /// Reads the boot loader's configuration.
     pub fn read(host: &dyn Read) -> Boot {
-        let unknown = Boot { loader: Loader::Unknown, next: Vec::new(), next_from: "unknown" };
         // Other distributions have /etc/default/grub too, but their grub-mkconfig reads no grub.d.
         let debian = host.file(&HostPath::new("/etc/debian_version")).is_ok();
-        let Some(default_grub) = text(host, &HostPath::new(DEFAULT_GRUB)).filter(|_| debian) else {
-            return unknown;
+        let Some(default) = text(host, &HostPath::new(DEFAULT_GRUB)).filter(|_| debian) else {
+            return Boot { loader: Loader::Unknown, next: Vec::new(), next_from: "unknown", settings: None };
+        };
+        let dir = HostPath::new(GRUB_D);
+        let names = host.list(&dir).unwrap_or_default();
+        let texts = names.iter().filter_map(|name| Some((dir.join(name), text(host, &dir.join(name))?)));
+        let (ours, others): (Vec<_>, Vec<_>) = texts.partition(|(path, _)| path.as_str() == DROP_IN);
+        let name = |path: &HostPath| path.split().1.to_owned();
+        let settings = GrubSettings {
+            default,
+            others: others.into_iter().map(|(path, text)| (name(&path), text)).collect(),
+            ours: ours.into_iter().next().map(|(_, text)| text),
         };
         let generated = text(host, &HostPath::new(GRUB_CFG)).map(|text| grub::entries(&text));
         let normal = generated.into_iter().flatten().filter(|entry| !entry.recovery);
-        let next: Vec<_> = normal.map(|entry| entry.args).collect();
-        if !next.is_empty() {
-            return Boot { loader: Loader::GrubDebian, next, next_from: GRUB_CFG };
+        let mut next: Vec<_> = normal.map(|entry| entry.args).collect();
+        let mut next_from = GRUB_CFG;
+        if next.is_empty() {
+            next = settings.predicted(settings.ours.as_deref()).into_iter().collect();
+            next_from = "/etc/default/grub and grub.d, before update-grub";
         }
-        let dir = HostPath::new(GRUB_D);
-        let names = host.list(&dir).unwrap_or_default();
-        let texts: Vec<_> =
-            names.iter().filter_map(|name| Some((name.as_str(), text(host, &dir.join(name))?))).collect();
-        let files: Vec<_> = texts.iter().map(|(name, text)| (*name, text.as_str())).collect();
-        let next = grub::predicted(&default_grub, &files).into_iter().collect();
-        Boot {
-            loader: Loader::GrubDebian,
-            next,
-            next_from: "/etc/default/grub and grub.d, before update-grub",
-        }
+        Boot { loader: Loader::GrubDebian, next, next_from, settings: Some(settings) }
+    }
+
+    /// The arguments that update-grub would give every normal entry if our drop-in had this text, or were not
+    /// there. `None` if only a shell can tell, or another boot loader is used.
+    pub fn predicted(&self, ours: Option<&str>) -> Option<KernelArgs> {
+        self.settings.as_ref()?.predicted(ours)
+    }
+}
+
+impl GrubSettings {
+    fn predicted(&self, ours: Option<&str>) -> Option<KernelArgs> {
+        let others = self.others.iter().map(|(name, text)| (name.as_str(), text.as_str()));
+        let name = DROP_IN.rsplit('/').next().unwrap_or_default();
+        let files: Vec<_> = others.chain(ours.map(|text| (name, text))).collect();
+        grub::predicted(&self.default, &files)
     }
 }

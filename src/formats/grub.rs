@@ -19,8 +19,12 @@ pub struct Entry {
     pub kernel: String,
 }
 
-/// The Linux entries of a grub.cfg, in menu order, submenus included. Memory testers and Xen are left out.
+/// The Linux entries of a grub.cfg, in menu order, submenus included: those that grub-mkconfig made for this
+/// system (the sections of `10_linux` and its kin), or all where it has no such section. Other systems' entries
+/// (`30_os-prober`), hand-made ones, memory testers and Xen are left out.
 pub fn entries(grub_cfg: &str) -> Vec<Entry> {
+    let own = sections(grub_cfg);
+    let grub_cfg = if own.is_empty() { grub_cfg } else { &own };
     let mut entries = Vec::new();
     let mut blocks: Vec<Option<String>> = Vec::new();
     for item in items(grub_cfg) {
@@ -40,6 +44,23 @@ pub fn entries(grub_cfg: &str) -> Vec<Entry> {
         }
     }
     entries
+}
+
+/// The text between the marks that grub-mkconfig puts around the output of the `10_linux` scripts.
+fn sections(grub_cfg: &str) -> String {
+    let mut inside = false;
+    let mut text = String::new();
+    for line in grub_cfg.lines() {
+        if line.starts_with("### BEGIN ") {
+            inside = line.starts_with("### BEGIN /etc/grub.d/10_linux");
+        } else if line.starts_with("### END ") {
+            inside = false;
+        } else if inside {
+            text.push_str(line);
+            text.push('\n');
+        }
+    }
+    text
 }
 
 const VARIABLE: &str = "GRUB_CMDLINE_LINUX_DEFAULT";

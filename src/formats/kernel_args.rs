@@ -230,6 +230,28 @@ impl KernelArgs {
         self.tokens().map(split)
     }
 
+    /// An argument on this line that would change the meaning of huge page arguments of `size` put after it: a
+    /// count for that size, which makes a second one void; another default size; a count without a size, which
+    /// the default size after it claims.
+    pub fn pages_in_the_way(&self, size: &str) -> Option<String> {
+        let ours = page_size(size);
+        let mut current = None;
+        for (token, (name, value)) in self.tokens().zip(self.pairs()) {
+            let size = page_size(value.unwrap_or_default());
+            let in_the_way = match name {
+                _ if is_default(name) => size != ours,
+                "hugepagesz" => size == ours,
+                "hugepages" => current.is_none_or(|current| current == ours),
+                _ => continue,
+            };
+            if in_the_way {
+                return Some(token.to_owned());
+            }
+            current = if name == "hugepages" { current } else { Some(size) };
+        }
+        None
+    }
+
     fn default_size(&self) -> Option<u64> {
         default_size(self.pairs())
     }

@@ -3,9 +3,12 @@
 use super::{Context, Knob, Reach, Setting};
 use crate::formats::kernel_args::KernelArg;
 use crate::profile::{BootLoader, Diagnostic};
-use crate::resources::{Arguments, Resource};
+use crate::resources::{Arguments, Ignored, Resource};
 
 pub(super) const KNOBS: &[Knob] = &[EXTRA];
+
+/// The knob of the profile's own arguments.
+pub const EXTRA_ARGUMENTS: &str = EXTRA.id;
 
 const EXTRA: Knob = Knob {
     id: "boot.arguments",
@@ -21,27 +24,51 @@ const EXTRA: Knob = Knob {
         let texts = ctx.profile.host.kernel_arguments.iter();
         texts
             .map(|text| match KernelArg::parse(text) {
-                Ok(argument) => Ok(arguments(ctx, vec![argument], None)),
+                // Some may be given several times: console=, the options of a module.
+                Ok(argument) => Ok(repeatable(arguments(ctx, vec![argument], None, None))),
                 Err(error) => Err(vec![Diagnostic::error(text.span.clone(), error)]),
             })
             .collect()
     },
 };
 
-/// The setting of one kernel argument. `ignored`: the kernel's word against it, see [`Arguments::ignored`].
+/// The setting of one kernel argument that takes one value. `ignored`: the kernel's word against it.
 pub(super) fn argument(
     ctx: &Context,
     name: &str,
     value: &str,
-    ignored: Option<String>,
+    ignored: Option<Ignored>,
 ) -> Result<Vec<Setting>, Vec<Diagnostic>> {
     let argument = KernelArg::new(name, Some(value)).map_err(|error| vec![Diagnostic::whole(error)])?;
-    Ok(vec![arguments(ctx, vec![argument], ignored)])
+    let foreign = ctx.facts.boot.predicted(None).unwrap_or_default();
+    let other = foreign.values(name).into_iter().find(|other| *other != Some(value));
+    let other = other.map(|other| other.map_or(name.to_owned(), |other| format!("{name}={other}")));
+    Ok(vec![arguments(ctx, vec![argument], ignored, other.map(elsewhere))])
+}
+
+fn repeatable(mut setting: Setting) -> Setting {
+    if let Resource::Arguments(arguments) = &mut setting.resource {
+        arguments.unique = false;
+    }
+    setting
+}
+
+/// The conflict with an argument that is set beside ours.
+pub(super) fn elsewhere(argument: String) -> String {
+    format!("{argument} is set in /etc/default/grub or grub.d as well")
 }
 
 /// The setting of arguments that stay together.
-pub(super) fn arguments(ctx: &Context, arguments: Vec<KernelArg>, ignored: Option<String>) -> Setting {
+pub(super) fn arguments(
+    ctx: &Context,
+    arguments: Vec<KernelArg>,
+    ignored: Option<Ignored>,
+    conflict: Option<String>,
+) -> Setting {
     let written = ctx.profile.host.boot_loader.value == BootLoader::Auto;
     let label = arguments.last().map(|argument| argument.name().to_owned()).unwrap_or_default();
-    Setting::new(label, Resource::Arguments(Arguments { arguments, written, ignored }))
+    Setting::new(
+        label,
+        Resource::Arguments(Arguments { arguments, written, ignored, unique: true, conflict }),
+    )
 }

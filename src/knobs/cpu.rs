@@ -18,7 +18,8 @@ const ISOLCPUS: Knob = Knob {
     reach: Reach::Reboot,
     settings: |ctx| {
         let isolated = &ctx.placement.isolated;
-        let ignored = ignored("/sys/devices/system/cpu/isolated", ctx.facts.cpus.isolated.as_ref(), isolated);
+        let ignored =
+            ignored(ctx, "/sys/devices/system/cpu/isolated", ctx.facts.cpus.isolated.as_ref(), isolated);
         argument(ctx, "isolcpus", &format!("managed_irq,domain,{isolated}"), ignored)
     },
 };
@@ -35,7 +36,7 @@ const NOHZ_FULL: Knob = Knob {
     settings: |ctx| {
         let isolated = &ctx.placement.isolated;
         let ignored =
-            ignored("/sys/devices/system/cpu/nohz_full", ctx.facts.cpus.nohz_full.as_ref(), isolated);
+            ignored(ctx, "/sys/devices/system/cpu/nohz_full", ctx.facts.cpus.nohz_full.as_ref(), isolated);
         argument(ctx, "nohz_full", &isolated.to_string(), ignored)
     },
 };

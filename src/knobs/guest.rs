@@ -16,7 +16,7 @@ const DOMAIN: Knob = Knob {
         none of the devices that interrupt it. A running guest keeps its old definition until it is started \
         again; guests are never stopped or started.",
     source: "libvirt, KVM Real Time Guest Config; libvirt formatdomain",
-    since: "libvirt 6.0 or before",
+    since: "libvirt 8.7 for every element (maxphysaddr); a template of your own can leave it out",
     check: "the definition in libvirt is compared by meaning with the rendered document",
     reach: Reach::GuestRestart,
     settings: |ctx| {

@@ -1,6 +1,6 @@
 //! Huge pages for guest memory.
 
-use super::{Knob, Reach, Setting, boot};
+use super::{Context, Knob, Reach, Setting, boot};
 use crate::formats::Size;
 use crate::formats::kernel_args::KernelArg;
 use crate::profile::Diagnostic;
@@ -22,25 +22,36 @@ const BOOT_PAGES: Knob = Knob {
     settings: |ctx| {
         let nodes = ctx.placement.nodes.iter().filter(|node| node.pages.count > 0);
         let counts: Vec<_> = nodes.map(|node| (node.id, node.pages.count)).collect();
-        let Some((_, first)) = counts.first() else { return Ok(Vec::new()) };
-        let count = match ctx.facts.numa.shown {
-            true => counts.iter().map(|(id, count)| format!("{id}:{count}")).collect::<Vec<_>>().join(","),
-            false => first.to_string(),
+        if counts.is_empty() {
+            return Ok(Vec::new());
+        }
+        let per_node =
+            || counts.iter().map(|(id, count)| format!("{id}:{count}")).collect::<Vec<_>>().join(",");
+        let count = match (ctx.facts.numa.nodes.len(), reserves_per_node(ctx)) {
+            (1, _) if !ctx.facts.numa.shown => Some(counts[0].1.to_string()),
+            (1, false) => Some(counts[0].1.to_string()),
+            (_, true) => Some(per_node()),
+            // The kernel would take the nodes' counts for 0: the boot unit reserves the pages.
+            (_, false) => None,
         };
         let size = kernel_size(ctx.placement.page);
-        let arguments = [("default_hugepagesz", &size), ("hugepagesz", &size), ("hugepages", &count)];
+        let mut arguments = vec![("default_hugepagesz", size.clone()), ("hugepagesz", size.clone())];
+        arguments.extend(count.map(|count| ("hugepages", count)));
         let arguments = arguments.iter().map(|(name, value)| KernelArg::new(name, Some(value)));
         let arguments: Result<Vec<_>, _> = arguments.collect();
         let arguments = arguments.map_err(|error| vec![Diagnostic::whole(error)])?;
-        Ok(vec![boot::arguments(ctx, arguments, None)])
+        let foreign = ctx.facts.boot.predicted(None).unwrap_or_default();
+        let conflict = foreign.pages_in_the_way(&size).map(boot::elsewhere);
+        Ok(vec![boot::arguments(ctx, arguments, None, conflict)])
     },
 };
 
 const PAGES: Knob = Knob {
     id: "memory.hugepages",
     summary: "Have the huge pages of each node now",
-    why: "Guests can start before the next boot as far as the kernel finds free, contiguous memory. It may \
-        grant fewer pages than asked and still report success, so the number is read back per node.",
+    why: "What the kernel can find now need not wait for the next boot, and a reservation that a boot did not \
+        get is tried again. It may grant fewer pages than asked and still report success, so the number is \
+        read back per node.",
     source: "Linux admin-guide/mm/hugetlbpage.rst, ABI/testing/sysfs-kernel-mm-hugepages",
     since: "Linux 2.6.33; 1 GiB pages at run time 3.16",
     check: "/sys/devices/system/node/nodeN/hugepages/hugepages-*kB/nr_hugepages",
@@ -52,7 +63,7 @@ const PAGES: Knob = Knob {
             let count = ctx.placement.node(id)?.pages.count;
             let attribute = Attribute { path: pool.path.clone(), want: Value::Count(count), fixed: None };
             let setting = || Setting {
-                at_boot: Some(BOOT_PAGES.id),
+                at_boot: (reserves_per_node(ctx) || !ctx.facts.numa.shown).then_some(BOOT_PAGES.id),
                 ..Setting::new(format!("node {id}, {page} pages"), Resource::Attribute(attribute))
             };
             (count > 0 || pool.pages > 0).then(setting)
@@ -60,6 +71,17 @@ const PAGES: Knob = Knob {
         Ok(settings.collect())
     },
 };
+
+/// Whether the kernel takes a number of pages for each node at boot: since 5.16. A kernel that is not known
+/// is taken for a newer one.
+fn reserves_per_node(ctx: &Context) -> bool {
+    let release = ctx.facts.kernel.release.as_deref().unwrap_or_default();
+    let mut numbers = release.split(|c: char| !c.is_ascii_digit()).map(|part| part.parse::<u32>());
+    match (numbers.next(), numbers.next()) {
+        (Some(Ok(major)), Some(Ok(minor))) => (major, minor) >= (5, 16),
+        _ => true,
+    }
+}
 
 /// A page size as the kernel's parameters take it: `1G`, `2M`.
 fn kernel_size(size: Size) -> String {

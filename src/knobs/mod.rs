@@ -13,9 +13,10 @@ use crate::formats::CpuSet;
 use crate::guest::Templates;
 use crate::placement::Placement;
 use crate::profile::{Diagnostic, Profile, Source};
-use crate::resources::Resource;
+use crate::resources::{Ignored, Resource};
 use serde::Serialize;
 
+pub use boot::EXTRA_ARGUMENTS;
 pub use services::PROFILE;
 
 /// One tunable that this program knows.
@@ -134,11 +135,14 @@ pub fn nearest(id: &str) -> String {
 }
 
 /// Why a kernel argument that was given is not in force: what the kernel's own file says instead.
-fn ignored(file: &str, running: Option<&CpuSet>, wanted: &CpuSet) -> Option<String> {
+fn ignored(ctx: &Context, file: &str, running: Option<&CpuSet>, wanted: &CpuSet) -> Option<Ignored> {
     match running {
         Some(cpus) if cpus == wanted => None,
-        Some(cpus) if cpus.is_empty() => Some(format!("the kernel did not accept it: {file} is empty")),
-        Some(cpus) => Some(format!("the kernel did not accept it: {file} says {cpus}")),
-        None => Some(format!("the kernel did not accept it: it has no {file}")),
+        Some(cpus) if cpus.is_empty() => {
+            Some(Ignored::Rejected(format!("the kernel did not accept it: {file} is empty")))
+        }
+        Some(cpus) => Some(Ignored::Rejected(format!("the kernel did not accept it: {file} says {cpus}"))),
+        None if ctx.facts.kernel.release.is_none() => None,
+        None => Some(Ignored::Unsupported(format!("the running kernel was built without it: no {file}"))),
     }
 }

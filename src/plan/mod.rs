@@ -1,19 +1,20 @@
 //! Layer 7: what should be, against what is. A plan is data: dry-run prints it, verify judges by it, apply
 //! carries its steps out. Pure.
 
+mod boot;
 pub mod diff;
 pub mod table;
 pub mod text;
 
 use crate::facts::{Facts, Loader};
 use crate::formats::HostPath;
-use crate::formats::kernel_args::{COMMAND_LINE_SIZE, KernelArg};
 use crate::guest::Templates;
 use crate::host::{Program, Read};
-use crate::knobs::{self, Context, Reach, Setting};
+use crate::knobs::{self, Context, Knob, Reach, Setting};
 use crate::placement::{self, Placement};
 use crate::profile::{BootLoader, Diagnostic, Parsed, Profile};
-use crate::resources::{Observed, Resource, State, Value, definition, drop_in};
+use crate::resources::{Observed, Resource, State, Value, definition};
+use boot::Boot;
 use serde::Serialize;
 
 /// Everything about one profile on one machine.
@@ -36,6 +37,8 @@ pub struct Plan {
     pub steps: Vec<Step>,
     /// What the operator should know beside the settings.
     pub notes: Vec<String>,
+    /// What apply refuses to work against, with the remedy.
+    pub obstacles: Vec<String>,
 }
 
 /// A guest's name and domain XML.
@@ -142,7 +145,7 @@ pub struct Counts {
     pub add: usize,
     /// There with another value.
     pub change: usize,
-    /// Files of ours that are no longer wanted.
+    /// Kernel arguments of ours that nothing asks for any more.
     pub remove: usize,
     /// As they should be.
     pub in_line: usize,
@@ -167,8 +170,9 @@ pub fn make(
     let profile = &parsed.profile;
     let kept = knobs::kept(profile);
     let placed = placement::place(profile, &facts);
-    let templates =
-        Templates::new(&facts.templates).map_err(|error| vec![Diagnostic::whole(error.to_string())]);
+    // At boot a template that is broken must not keep the machine from its pages and interrupts.
+    let own = if scope == Scope::Everything { &facts.templates[..] } else { &[] };
+    let templates = Templates::new(own).map_err(|error| vec![Diagnostic::whole(error.to_string())]);
     let (kept, (placement, warnings), templates) = match (kept, placed, templates) {
         (Ok(kept), Ok(placed), Ok(templates)) => (kept, placed, templates),
         (kept, placed, templates) => {
@@ -183,63 +187,114 @@ pub fn make(
         placement: &placement,
         templates: &templates,
     };
-    let mut found = Vec::new();
-    let mut settings: Vec<(&'static knobs::Knob, Setting)> = Vec::new();
-    for knob in knobs::all() {
-        match (knob.settings)(&ctx) {
-            Ok(asked) => settings.extend(asked.into_iter().map(|setting| (knob, setting))),
-            Err(errors) => found.extend(errors),
-        }
-    }
-    let guests = settings.iter().filter_map(|(_, setting)| match &setting.resource {
+    let asked = ask(&ctx, scope)?;
+    let guests = asked.iter().filter_map(|asked| match &asked.setting.resource {
         Resource::Domain { name, xml } => Some(Rendered { name: name.clone(), xml: xml.clone() }),
         _ => None,
     });
     let guests: Vec<_> = guests.collect();
-    let in_scope =
-        |setting: &Setting| scope == Scope::Everything || matches!(setting.resource, Resource::Attribute(_));
-    settings.retain(|(knob, setting)| !kept.contains(&knob.id) && in_scope(setting));
-    found.extend(too_long(profile, &facts, &settings));
-    if !found.is_empty() {
-        return Err(found);
+    let (left_alone, asked): (Vec<_>, Vec<_>) =
+        asked.into_iter().partition(|asked| kept.contains(&asked.knob.id));
+    let boot = match scope {
+        Scope::Everything => Boot::plan(host, &facts, &asked, &left_alone),
+        Scope::Runtime => None,
+    };
+    if let Some(error) = boot.as_ref().and_then(|boot| boot.too_long(profile, &facts)) {
+        return Err(vec![error]);
     }
-    let mut items: Vec<Item> =
-        settings.iter().map(|(knob, setting)| item(host, &facts, knob, setting)).collect();
-    let steps = steps(host, &facts, &settings, &items, scope);
-    look_ahead(&settings, &mut items);
-    let notes = notes(&facts, profile);
+    let mut items: Vec<Item> = asked.iter().map(|asked| asked.observed(host, &facts)).collect();
+    items.extend(boot.iter().flat_map(|boot| boot.obsolete(&facts)));
+    let steps = steps(host, &asked, &items, boot.as_ref());
+    look_ahead(&asked, &mut items);
+    let mut notes = notes(&facts, profile);
+    notes.extend(kept_pages(&left_alone, &placement, &facts));
+    let obstacles = boot.iter().filter_map(|boot| boot.obstacle(&facts)).chain(conflicts(&asked)).collect();
     let warnings = [parsed.warnings.clone(), warnings].concat();
     let manual_boot_loader = profile.host.boot_loader.value == BootLoader::Manual;
-    Ok((Plan { facts, placement, guests, manual_boot_loader, items, steps, notes }, warnings))
+    Ok((Plan { facts, placement, guests, manual_boot_loader, items, steps, notes, obstacles }, warnings))
 }
 
-fn item(host: &dyn Read, facts: &Facts, knob: &'static knobs::Knob, setting: &Setting) -> Item {
-    Item {
-        knob: knob.id,
-        label: setting.label.clone(),
-        detail: setting.detail.clone(),
-        reach: knob.reach,
-        observed: setting.resource.observe(host, facts),
-        wanted: setting.resource.wanted(),
+/// One setting and the knob that asks for it.
+struct Asked {
+    knob: &'static Knob,
+    setting: Setting,
+}
+
+impl Asked {
+    fn observed(&self, host: &dyn Read, facts: &Facts) -> Item {
+        Item {
+            knob: self.knob.id,
+            label: self.setting.label.clone(),
+            detail: self.setting.detail.clone(),
+            reach: self.knob.reach,
+            observed: self.setting.resource.observe(host, facts),
+            wanted: self.setting.resource.wanted(),
+        }
     }
+}
+
+/// What every knob asks for, within the scope.
+fn ask(ctx: &Context, scope: Scope) -> Result<Vec<Asked>, Vec<Diagnostic>> {
+    let mut asked = Vec::new();
+    let mut found = Vec::new();
+    for knob in knobs::all().filter(|knob| scope == Scope::Everything || knob.reach == Reach::Live) {
+        match (knob.settings)(ctx) {
+            Ok(settings) => asked.extend(settings.into_iter().map(|setting| Asked { knob, setting })),
+            Err(errors) => found.extend(errors),
+        }
+    }
+    asked.retain(|asked| {
+        scope == Scope::Everything || matches!(asked.setting.resource, Resource::Attribute(_))
+    });
+    if found.is_empty() { Ok(asked) } else { Err(found) }
+}
+
+/// Arguments that something else sets as well, with what to do.
+fn conflicts(asked: &[Asked]) -> Vec<String> {
+    let conflict = |asked: &Asked| match &asked.setting.resource {
+        Resource::Arguments(arguments) if arguments.written => Some(format!(
+            "{}: take it out there, or leave it as it is by `\"{}\" = \"keep\"` under [knobs]",
+            arguments.conflict.clone()?,
+            asked.knob.id
+        )),
+        _ => None,
+    };
+    asked.iter().filter_map(conflict).collect()
+}
+
+/// Guests that find no pages because the profile leaves those as they are.
+fn kept_pages(left_alone: &[Asked], placement: &Placement, facts: &Facts) -> Vec<String> {
+    let pools = facts.numa.nodes.iter().flat_map(|node| &node.pools);
+    let paths: Vec<&HostPath> = pools.map(|pool| &pool.path).collect();
+    let is_pool = |asked: &Asked| match &asked.setting.resource {
+        Resource::Attribute(attribute) => paths.contains(&&attribute.path),
+        _ => false,
+    };
+    if !left_alone.iter().any(is_pool) {
+        return Vec::new();
+    }
+    let short = placement.nodes.iter().filter_map(|node| {
+        let there = facts.numa.get(node.id)?.pool(placement.page).map_or(0, |pool| pool.pages);
+        (there < node.pages.guests).then(|| {
+            format!(
+                "node {} keeps its {there} pages of {}; its guests need {}",
+                node.id, placement.page, node.pages.guests
+            )
+        })
+    });
+    short.collect()
 }
 
 /// What attributes will be after the next boot: the boot unit sets them, and the kernel itself some of them.
-fn look_ahead(settings: &[(&knobs::Knob, Setting)], items: &mut [Item]) {
-    let files = settings
-        .iter()
-        .zip(&*items)
-        .filter(|((_, s), _)| matches!(s.resource, Resource::File(_) | Resource::Link { .. }));
-    let states: Vec<_> = files.map(|(_, item)| &item.observed.state).collect();
-    let unit = !states.is_empty() && states.iter().all(|state| **state == State::InLine);
-    let pending: Vec<&str> = items
-        .iter()
-        .filter(|item| item.observed.state == State::RebootPending)
-        .map(|item| item.knob)
-        .collect();
-    for ((_, setting), item) in settings.iter().zip(items) {
-        let at_boot = setting.at_boot.is_some_and(|knob| pending.contains(&knob));
-        let Resource::Attribute(attribute) = &setting.resource else { continue };
+fn look_ahead(asked: &[Asked], items: &mut [Item]) {
+    let owned = |asked: &Asked| matches!(asked.setting.resource, Resource::File(_) | Resource::Link { .. });
+    let mut files = asked.iter().zip(&*items).filter(|(asked, _)| owned(asked)).peekable();
+    let unit = files.peek().is_some() && files.all(|(_, item)| item.observed.state == State::InLine);
+    let waiting = items.iter().filter(|item| item.observed.state == State::RebootPending);
+    let waiting: Vec<&str> = waiting.map(|item| item.knob).collect();
+    for (asked, item) in asked.iter().zip(items) {
+        let at_boot = asked.setting.at_boot.is_some_and(|knob| waiting.contains(&knob));
+        let Resource::Attribute(attribute) = &asked.setting.resource else { continue };
         if attribute.fixed.is_none() && (unit || at_boot) {
             item.observed.next_boot = Some(item.wanted.clone());
         }
@@ -251,22 +306,14 @@ fn look_ahead(settings: &[(&knobs::Knob, Setting)], items: &mut [Item]) {
 }
 
 /// What apply does, in order: attributes, files, the boot configuration, guests.
-fn steps(
-    host: &dyn Read,
-    facts: &Facts,
-    settings: &[(&knobs::Knob, Setting)],
-    items: &[Item],
-    scope: Scope,
-) -> Vec<Step> {
+fn steps(host: &dyn Read, asked: &[Asked], items: &[Item], boot: Option<&Boot>) -> Vec<Step> {
     let mut attributes = Vec::new();
     let mut files = Vec::new();
     let mut domains = Vec::new();
     let text = |path: &HostPath| host.file(path).ok().map(|file| file.text().into_owned());
-    let open = settings.iter().zip(items);
-    for ((_, setting), _) in
-        open.filter(|(_, item)| matches!(item.observed.state, State::Missing | State::Differs(_)))
-    {
-        match &setting.resource {
+    let open = |item: &Item| matches!(item.observed.state, State::Missing | State::Differs(_));
+    for (asked, _) in asked.iter().zip(items).filter(|(_, item)| open(item)) {
+        match &asked.setting.resource {
             Resource::Attribute(attribute) => {
                 let path = attribute.path.clone();
                 let before = text(&path).unwrap_or_default();
@@ -281,92 +328,18 @@ fn steps(
                 files.push(Step::Link { path: path.clone(), before, after: target.clone() });
             }
             Resource::Domain { name, xml } => {
-                let path = definition(name);
-                domains.push(Step::Domain {
-                    name: name.clone(),
-                    before: text(&path),
-                    path,
-                    after: xml.clone(),
-                });
+                let (name, path, after) = (name.clone(), definition(name), xml.clone());
+                domains.push(Step::Domain { name, before: text(&path), path, after });
             }
-            // All of them together, below.
+            // All of them together, in the drop-in.
             Resource::Arguments(_) => {}
         }
     }
     if !files.is_empty() {
         files.push(Step::Run { program: Program::DaemonReload });
     }
-    let boot = if scope == Scope::Everything { boot_steps(host, facts, settings, items) } else { Vec::new() };
+    let boot = boot.map(|boot| boot.steps(items)).unwrap_or_default();
     [attributes, files, boot, domains].concat()
-}
-
-/// The drop-in with every argument, and update-grub where the generated configuration has not got them.
-fn boot_steps(
-    host: &dyn Read,
-    facts: &Facts,
-    settings: &[(&knobs::Knob, Setting)],
-    items: &[Item],
-) -> Vec<Step> {
-    if facts.boot.loader != Loader::GrubDebian {
-        return Vec::new();
-    }
-    let arguments = written_arguments(settings);
-    let file = drop_in(&arguments);
-    let before = host.file(&file.path).ok().map(|file| file.text().into_owned());
-    let after = (!arguments.is_empty()).then_some(file.content);
-    let mut steps = Vec::new();
-    let boot_is = |state: fn(&State) -> bool| {
-        let arguments =
-            settings.iter().zip(items).filter(|((_, s), _)| matches!(s.resource, Resource::Arguments(_)));
-        arguments.into_iter().any(|(_, item)| state(&item.observed.state))
-    };
-    let stale = boot_is(|state| matches!(state, State::Missing | State::Differs(None)));
-    if before != after {
-        steps.push(Step::File { path: file.path, before, after, mode: file.mode });
-    }
-    if stale || !steps.is_empty() {
-        steps.push(Step::Run { program: Program::UpdateGrub });
-    }
-    steps
-}
-
-fn written_arguments(settings: &[(&knobs::Knob, Setting)]) -> Vec<KernelArg> {
-    let written = settings.iter().filter_map(|(_, setting)| match &setting.resource {
-        Resource::Arguments(arguments) if arguments.written => Some(arguments.arguments.clone()),
-        _ => None,
-    });
-    written.flatten().collect()
-}
-
-/// What GRUB puts in front of the arguments it is configured with: `BOOT_IMAGE=` and the kernel's path.
-const BOOT_IMAGE: usize = 128;
-
-/// A command line that the kernel would cut off.
-fn too_long(profile: &Profile, facts: &Facts, settings: &[(&knobs::Knob, Setting)]) -> Option<Diagnostic> {
-    let arguments = written_arguments(settings);
-    let lines = match &facts.boot.next[..] {
-        [] => vec![facts.kernel.command_line.clone().unwrap_or_default()],
-        next => next.to_vec(),
-    };
-    let with = |mut line: crate::formats::kernel_args::KernelArgs| {
-        line.set(&arguments);
-        line.to_string().trim_end().len() + BOOT_IMAGE
-    };
-    let longest = lines.into_iter().map(with).max().unwrap_or(0);
-    if longest < COMMAND_LINE_SIZE {
-        return None;
-    }
-    let message = format!("the kernel command line would have {longest} bytes, its path included");
-    let help = format!(
-        "the kernel takes {} bytes and cuts the rest off: give it fewer arguments",
-        COMMAND_LINE_SIZE - 1
-    );
-    let spans = profile.host.kernel_arguments.first().zip(profile.host.kernel_arguments.last());
-    let found = match spans {
-        Some((first, last)) => Diagnostic::error(first.span.start..last.span.end, message),
-        None => Diagnostic::whole(message),
-    };
-    Some(found.help(help))
 }
 
 fn notes(facts: &Facts, profile: &Profile) -> Vec<String> {
@@ -411,20 +384,21 @@ impl Plan {
                 State::RebootPending => &mut counts.reboot_pending,
                 State::NotApplicable(_) => &mut counts.not_applicable,
                 State::ByHand(_) => &mut counts.by_hand,
+                State::Obsolete => &mut counts.remove,
             };
             *slot += 1;
         }
-        let removed = |step: &&Step| matches!(step, Step::File { after: None, .. });
-        counts.remove = self.steps.iter().filter(removed).count();
         counts
     }
 
     /// Whether something that is wanted takes effect at the next boot only.
     pub fn needs_reboot(&self) -> bool {
-        let waits = |item: &Item| match item.observed.state {
+        let waits = |item: &Item| match &item.observed.state {
             State::RebootPending => true,
-            State::Missing | State::Differs(_) | State::ByHand(_) => item.reach == Reach::Reboot,
-            State::InLine | State::NotApplicable(_) => false,
+            State::Missing | State::Differs(None) | State::ByHand(_) => item.reach == Reach::Reboot,
+            State::Obsolete => item.observed.running.is_some(),
+            // A boot would not mend what has a reason of its own.
+            State::Differs(Some(_)) | State::InLine | State::NotApplicable(_) => false,
         };
         self.items.iter().any(waits)
     }

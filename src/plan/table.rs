@@ -33,6 +33,7 @@ pub fn sign(state: &State) -> char {
         State::RebootPending => '>',
         State::NotApplicable(_) => '.',
         State::ByHand(_) => '!',
+        State::Obsolete => '-',
     }
 }
 
@@ -79,7 +80,9 @@ fn row(group: &[&Item]) -> Row {
         |text: String| text.strip_prefix(&format!("{}=", first.label)).map(str::to_owned).unwrap_or(text);
     let reason = match &first.observed.state {
         State::Differs(Some(reason)) | State::NotApplicable(reason) | State::ByHand(reason) => reason.clone(),
-        State::InLine | State::Missing | State::Differs(None) | State::RebootPending => String::new(),
+        State::InLine | State::Missing | State::Differs(None) | State::RebootPending | State::Obsolete => {
+            String::new()
+        }
     };
     let parts: Vec<_> = [members, reason].into_iter().filter(|part| !part.is_empty()).collect();
     let own = first.knob.rsplit('.').next().unwrap_or_default();

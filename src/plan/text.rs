@@ -1,7 +1,7 @@
 //! A plan for people.
 
 use super::table::{LEGEND, Row, rows};
-use super::{Plan, Step};
+use super::{Item, Plan};
 use crate::facts::Loader;
 use crate::formats::{CpuSet, Size};
 use crate::placement::{GuestPlace, NodePlace};
@@ -20,7 +20,6 @@ impl Plan {
         out += &section("Guests", self.placement.guests.iter().map(|guest| self.guest(guest)));
         out += "\nSettings\n";
         out += &settings(&rows(self, |_| true));
-        out += &self.removed();
         out += &format!("{LEGEND}\n");
         out += &self.by_hand();
         out += &self.notes_text();
@@ -28,31 +27,26 @@ impl Plan {
         printable(&out)
     }
 
-    /// Files of ours that are no longer wanted, a line each.
-    fn removed(&self) -> String {
-        let removed = self.steps.iter().filter_map(|step| match step {
-            Step::File { path, after: None, .. } => Some(format!("- {path}\n")),
-            _ => None,
-        });
-        removed.collect()
-    }
-
     /// What to know beside the settings.
     pub fn notes_text(&self) -> String {
         section("Notes", self.notes.iter().cloned())
+            + &section("In the way of apply", self.obstacles.iter().cloned())
+    }
+
+    /// The settings that `keep` keeps, under a title; nothing if there are none.
+    pub fn settings_that(&self, title: &str, keep: impl Fn(&Item) -> bool) -> String {
+        let rows = rows(self, keep);
+        let table = format!("\n{title}\n{}{LEGEND}\n\n", settings(&rows));
+        if rows.is_empty() { String::new() } else { printable(&table) }
     }
 
     /// An audit: what is not in line, and the summary.
     pub fn audit(&self, profile: &str, machine: &str) -> String {
         let mut out = format!("Audit of {profile} on {machine}\n{}\n", self.machine());
-        let open = rows(self, |item| item.observed.state != State::InLine);
-        let removed = self.removed();
-        if !open.is_empty() || !removed.is_empty() {
-            out += "\nNot in line\n";
-            out += &settings(&open);
-            out += &removed;
-            out += &format!("{LEGEND}\n");
-        }
+        out += self
+            .settings_that("Not in line", |item| item.observed.state != State::InLine)
+            .trim_end_matches('\n');
+        out += "\n";
         out += &self.by_hand();
         out += &self.notes_text();
         out += &format!("\n{}\n", self.verdict());

@@ -1,6 +1,7 @@
 //! Kernel arguments: what runs, what the next boot will have, and the drop-in that makes it so.
 
 use super::{Observed, OwnedFile, State};
+use crate::facts::boot::DROP_IN;
 use crate::facts::{Facts, Loader};
 use crate::formats::kernel_args::{KernelArg, KernelArgs};
 use crate::formats::{HostPath, grub};
@@ -13,8 +14,21 @@ pub struct Arguments {
     pub arguments: Vec<KernelArg>,
     /// Whether this program writes them; else the operator does.
     pub written: bool,
-    /// The kernel's own word on the running one: why it is not in force although it was given.
-    pub ignored: Option<String>,
+    /// What the kernel says against one that it was given.
+    pub ignored: Option<Ignored>,
+    /// Whether the kernel takes one value only.
+    pub unique: bool,
+    /// What else sets them, or changes their meaning, in the boot loader's settings.
+    pub conflict: Option<String>,
+}
+
+/// Why an argument is not in force although the running kernel was given it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Ignored {
+    /// The kernel took something else, or nothing.
+    Rejected(String),
+    /// The kernel was built without it.
+    Unsupported(String),
 }
 
 impl fmt::Display for Arguments {
@@ -30,23 +44,26 @@ impl Arguments {
         let next = &facts.boot.next;
         let written = self.written && facts.boot.loader != Loader::Unknown;
         let runs = running.is_some_and(|line| self.holds(line));
-        // What this program does not write can only be judged by what runs.
-        let stays = if written { !next.is_empty() && next.iter().all(|line| self.holds(line)) } else { runs };
-        let other = next.iter().find_map(|line| self.contradicted_by(line));
-        let state = match (runs, stays) {
-            _ if other.is_some() => {
-                let other = other.unwrap_or_default();
+        // Where the next boot is not known only what runs can tell.
+        let stays = if next.is_empty() { runs && !written } else { next.iter().all(|line| self.holds(line)) };
+        let state = match (runs, stays, &self.ignored) {
+            _ if self.conflict.is_some() => State::Differs(self.conflict.clone()),
+            _ if next.iter().any(|line| self.contradicted_by(line).is_some()) => {
+                let other = next.iter().find_map(|line| self.contradicted_by(line)).unwrap_or_default();
                 State::Differs(Some(format!("the next boot has {other} too, not from this program")))
             }
-            (true, true) => self.ignored.clone().map_or(State::InLine, |reason| State::Differs(Some(reason))),
-            (false, true) => State::RebootPending,
+            (true, true, Some(Ignored::Rejected(reason))) => State::Differs(Some(reason.clone())),
+            (true, true, Some(Ignored::Unsupported(reason))) => State::NotApplicable(reason.clone()),
+            (true, true, None) => State::InLine,
+            (false, true, _) => State::RebootPending,
             _ if !written => State::ByHand("to be added to the boot loader's kernel arguments".into()),
-            _ if next.iter().any(|line| self.present(line).is_some()) => State::Differs(None),
+            _ if next.iter().any(|line| present(line, &self.arguments).is_some()) => State::Differs(None),
             _ => State::Missing,
         };
+        let on = |line| present(line, &self.arguments);
         Observed {
-            running: running.map_or_else(super::unknown, |line| self.present(line)),
-            next_boot: next.first().map_or_else(super::unknown, |line| self.present(line)),
+            running: running.map_or_else(super::unknown, on),
+            next_boot: next.first().map_or_else(super::unknown, on),
             state,
         }
     }
@@ -57,23 +74,23 @@ impl Arguments {
     }
 
     /// The same parameter with another value on a line that has ours too: the kernel takes one of the two.
-    /// Huge pages are counted for each page size, so several there are no contradiction.
     fn contradicted_by(&self, line: &KernelArgs) -> Option<String> {
         let [argument] = &self.arguments[..] else { return None };
         let others = line.values(argument.name()).into_iter().find(|value| *value != argument.value());
-        others.filter(|_| self.holds(line)).map(|value| token(argument.name(), value))
+        others.filter(|_| self.unique && self.holds(line)).map(|value| token(argument.name(), value))
     }
+}
 
-    /// What a command line has for these parameters.
-    fn present(&self, line: &KernelArgs) -> Option<String> {
-        if self.holds(line) {
-            return Some(self.to_string());
-        }
-        let names = self.arguments.iter().map(KernelArg::name);
-        let words = names.flat_map(|name| line.values(name).into_iter().map(move |value| token(name, value)));
-        let words: Vec<_> = words.collect();
-        (!words.is_empty()).then(|| words.join(" "))
+/// What a command line has for these parameters; `None` if nothing.
+pub fn present(line: &KernelArgs, arguments: &[KernelArg]) -> Option<String> {
+    if line.contains_run(arguments) {
+        let words: Vec<_> = arguments.iter().map(ToString::to_string).collect();
+        return Some(words.join(" "));
     }
+    let names = arguments.iter().map(KernelArg::name);
+    let words = names.flat_map(|name| line.values(name).into_iter().map(move |value| token(name, value)));
+    let words: Vec<_> = words.collect();
+    (!words.is_empty()).then(|| words.join(" "))
 }
 
 fn token(name: &str, value: Option<&str>) -> String {
@@ -82,6 +99,6 @@ fn token(name: &str, value: Option<&str>) -> String {
 
 /// The drop-in that gives every normal boot entry these arguments.
 pub fn drop_in(arguments: &[KernelArg]) -> OwnedFile {
-    let path = HostPath::new("/etc/default/grub.d/99-rtkvm-tune.cfg");
+    let path = HostPath::new(DROP_IN);
     OwnedFile { path, content: grub::drop_in(arguments), mode: 0o644 }
 }

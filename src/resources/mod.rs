@@ -4,7 +4,7 @@
 mod arguments;
 mod attribute;
 
-pub use arguments::{Arguments, drop_in};
+pub use arguments::{Arguments, Ignored, drop_in, present};
 pub use attribute::{Attribute, Value};
 
 use crate::facts::Facts;
@@ -65,6 +65,8 @@ pub enum State {
     NotApplicable(String),
     /// It has to be done by hand: what.
     ByHand(String),
+    /// We set it once, and nothing asks for it any more.
+    Obsolete,
 }
 
 /// What was found of a resource.
@@ -141,6 +143,9 @@ fn observe_domain(host: &dyn Read, name: &str, xml: &str) -> Observed {
         Ok(file) => match guest::differences(&file.text(), xml) {
             Err(error) => (defined(), State::Differs(Some(error.to_string()))),
             Ok(found) if found.is_empty() => (Some(AS_PLANNED.to_owned()), State::InLine),
+            Ok(found) if found.iter().any(|difference| difference.path == "/domain/uuid") => {
+                (defined(), State::Differs(Some("another guest has its name, with another UUID".into())))
+            }
             Ok(found) => {
                 let paths: Vec<_> = found.iter().take(3).map(|difference| difference.path.clone()).collect();
                 let more =

@@ -63,7 +63,7 @@ fn what_is_there_is_changed() {
     tree.write(KEPT_PROFILE, "# an older profile\n[host]");
     tree.write(UNIT, "[Unit]\nDescription=older\r\nAfter=a\rb\u{b}c\u{2028}d\n\n\n");
     tree.write(DROP_IN, "");
-    tree.write(GUEST, "<domain type='kvm'>\n  <name>rt0</name>\n</domain>");
+    tree.write(GUEST, "<domain type='kvm'>\n  <name>rt0</name>\n  <uuid>10d1330f-bad2-53bd-9aa5-3558a26ba857</uuid>\n</domain>");
     tree.link(WANTS, "/lib/systemd/system/rtkvm-tune.service");
     tree.write("proc/irq/1/smp_affinity_list", "0-7");
     for path in [KEPT_PROFILE, UNIT, DROP_IN, GUEST] {
@@ -72,16 +72,17 @@ fn what_is_there_is_changed() {
     agrees(&tree, REFERENCE);
 }
 
-/// A profile in which every knob of the boot is kept takes the drop-in away.
+/// A drop-in in which nothing is asked for any more is taken away.
 #[test]
 fn what_is_dropped_is_removed() {
     let tree = Tree::reference();
-    tree.tune(&["apply", REFERENCE]).expect(0);
     let text = fs::read_to_string(format!("{SOURCES}/{REFERENCE}")).expect("readable");
     let ids =
         ["cpu.isolcpus", "cpu.nohz-full", "cpu.rcu-nocbs", "irq.boot-affinity", "memory.hugepages-boot"];
     let kept: String = ids.iter().map(|id| format!("\"{id}\" = \"keep\"\n")).collect();
     let profile = tree.note("keep.toml", format!("{text}\n[knobs]\n{kept}"));
+    tree.write(DROP_IN, "GRUB_CMDLINE_LINUX_DEFAULT=\"${GRUB_CMDLINE_LINUX_DEFAULT} nosmt\"\n");
+    tree.chmod(DROP_IN, 0o644);
     agrees(&tree, &profile);
     assert!(!tree.at(DROP_IN).exists());
 }

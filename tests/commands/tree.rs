@@ -258,21 +258,27 @@ fn a_kept_knob_is_left_alone() {
     assert!(!tree.tune(&["verify", &profile]).expect(1).out.contains("irq.affinity:"));
 }
 
+/// What the drop-in has of a kept knob stays in it; what nothing asks for goes, and with the last the file.
 #[test]
-fn dropping_every_boot_knob_removes_the_drop_in() {
+fn the_drop_in_has_what_is_asked_for_or_kept() {
     let tree = Tree::reference();
     tree.tune(&["apply", REFERENCE]).expect(0);
     let profile = tree.note("keep.toml", keep(&BOOT_KNOBS));
+    let before = tree.list();
+    tree.tune(&["apply", &profile]).expect(0);
+    assert_eq!(changed(&before, &tree.list()), [KEPT_PROFILE], "kept arguments stay");
+
+    tree.write(DROP_IN, "GRUB_CMDLINE_LINUX_DEFAULT=\"${GRUB_CMDLINE_LINUX_DEFAULT} nosmt\"\n");
     let plan = tree.tune(&["apply", "--dry-run", &profile]).expect(0).out;
-    assert!(plan.contains(&format!("\n- /{DROP_IN}\n")), "{plan}");
+    assert!(plan.contains("\n- boot.arguments: nosmt "), "{plan}");
     assert!(plan.contains(", 1 to remove, "), "{plan}");
     assert!(plan.contains(&format!("--- a/{DROP_IN}\n+++ /dev/null\n")), "{plan}");
     let audit = tree.tune(&["verify", &profile]).expect(1).out;
-    assert!(audit.contains(&format!("- /{DROP_IN}\n")), "{audit}");
+    assert!(audit.contains("\n- boot.arguments: nosmt "), "{audit}");
     let before = tree.list();
     let ran = tree.tune(&["apply", &profile]).expect(0);
     assert!(ran.out.contains(&format!("done     remove /{DROP_IN}\n")), "{}", ran.out);
-    assert_eq!(changed(&before, &tree.list()), [DROP_IN, KEPT_PROFILE]);
+    assert_eq!(changed(&before, &tree.list()), [DROP_IN]);
     // What does not exist is not asked for again.
     assert!(!tree.tune(&["apply", "--dry-run", &profile]).expect(0).out.contains(DROP_IN));
     assert!(!tree.at(DROP_IN).exists());
@@ -315,4 +321,66 @@ fn one_run_at_a_time() {
     tree.tune(&["verify", REFERENCE]).expect(1);
     drop(lock);
     tree.tune(&["apply", REFERENCE]).expect(0);
+}
+
+/// What would make our arguments void, or change their meaning, is refused before anything is written.
+#[test]
+fn foreign_settings_of_the_same_arguments_are_refused() {
+    let assigns = "GRUB_CMDLINE_LINUX_DEFAULT=\"quiet\"\n";
+    let cases = [
+        (
+            "etc/default/grub.d/10-dpdk.cfg",
+            "GRUB_CMDLINE_LINUX=\"hugepages=1024\"\n",
+            "hugepages=1024 is set in",
+        ),
+        (
+            "etc/default/grub.d/10-pages.cfg",
+            "GRUB_CMDLINE_LINUX=\"hugepagesz=1G hugepages=8\"\n",
+            "hugepagesz=1G is set in",
+        ),
+        ("etc/default/grub.d/10-cpus.cfg", "GRUB_CMDLINE_LINUX=\"isolcpus=4-5\"\n", "isolcpus=4-5 is set in"),
+        ("etc/default/grub.d/zz-cloud.cfg", assigns, "would not reach the kernel"),
+        (
+            "etc/default/grub.d/10-init.cfg",
+            "GRUB_CMDLINE_LINUX_DEFAULT=\"quiet -- splash\"\n",
+            "would not reach the kernel",
+        ),
+    ];
+    for (path, text, said) in cases {
+        let tree = Tree::reference();
+        tree.write(path, text);
+        let before = tree.list();
+        let ran = tree.tune(&["apply", REFERENCE]).expect(2);
+        assert!(ran.err.contains("nothing was written") && ran.err.contains(said), "{path}: {}", ran.err);
+        let after = changed(&before, &tree.list());
+        assert!(after.iter().all(|path| path.starts_with("run")), "{after:?}");
+        let plan = tree.tune(&["apply", "--dry-run", REFERENCE]).expect(0).out;
+        assert!(plan.contains("\nIn the way of apply\n") && plan.contains(said), "{plan}");
+    }
+    // Others' pages of another size, and arguments that may be repeated, are no conflict.
+    let tree = Tree::reference();
+    tree.write(
+        "etc/default/grub.d/10.cfg",
+        "GRUB_CMDLINE_LINUX=\"hugepagesz=2M hugepages=512 console=ttyS0\"\n",
+    );
+    let text = std::fs::read_to_string(format!("{SOURCES}/{REFERENCE}")).expect("readable");
+    let text =
+        text.replace("# kernel-arguments = [\"skew_tick=1\"]", "kernel-arguments = [\"console=tty0\"]");
+    let profile = tree.note("console.toml", &text);
+    tree.tune(&["apply", &profile]).expect(0);
+    let plan = tree.tune(&["apply", "--dry-run", &profile]).expect(0).out;
+    assert!(!plan.contains("In the way"), "{plan}");
+}
+
+/// The operator's boot loader is judged by what it will do next, and never written.
+#[test]
+fn a_manual_boot_loader_keeps_its_drop_in() {
+    let tree = Tree::reference();
+    tree.tune(&["apply", REFERENCE]).expect(0);
+    let text = std::fs::read_to_string(format!("{SOURCES}/{REFERENCE}")).expect("readable");
+    let profile =
+        tree.note("manual.toml", text.replace("boot-loader = \"auto\"", "boot-loader = \"manual\""));
+    let before = tree.list();
+    tree.tune(&["apply", &profile]).expect(0);
+    assert_eq!(changed(&before, &tree.list()), [KEPT_PROFILE]);
 }

@@ -86,7 +86,7 @@ pub(crate) fn assemble(mut cores: Vec<Core>, nodes: &[(u32, Size)], offline: Cpu
             os: None,
             os_family: Vec::new(),
         },
-        boot: Boot { loader: Loader::Unknown, next: Vec::new(), next_from: "unknown" },
+        boot: Boot { loader: Loader::Unknown, next: Vec::new(), next_from: "unknown", settings: None },
         templates: Vec::new(),
         installed: true,
     }
