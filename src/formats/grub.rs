@@ -323,4 +323,18 @@ mod tests {
             let _ = predicted(&text, &[("a.cfg", &text)]);
         }
     }
+
+    #[test]
+    fn other_systems_entries_are_not_ours() {
+        let entry = |title: &str, line: &str| format!("menuentry '{title}' {{\n linux /vmlinuz {line}\n}}\n");
+        let part = |script: &str, text: String| {
+            format!("### BEGIN /etc/grub.d/{script} ###\n{text}### END /etc/grub.d/{script} ###\n")
+        };
+        let text = part("10_linux", entry("Debian", "quiet"))
+            + &part("30_os-prober", entry("Other", "splash"))
+            + &part("40_custom", entry("Mine", "single"));
+        let titles: Vec<_> = entries(&text).into_iter().map(|entry| entry.title).collect();
+        assert_eq!(titles, ["Debian"]);
+        assert_eq!(entries(&entry("By hand", "quiet")).len(), 1, "where nothing is marked all count");
+    }
 }

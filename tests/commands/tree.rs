@@ -384,3 +384,38 @@ fn a_manual_boot_loader_keeps_its_drop_in() {
     tree.tune(&["apply", &profile]).expect(0);
     assert_eq!(changed(&before, &tree.list()), [KEPT_PROFILE]);
 }
+
+/// Before Linux 5.16 a count for each node reads as 0, so the boot unit reserves the pages alone.
+#[test]
+fn an_old_kernel_is_not_given_counts_for_each_node() {
+    let tree = Tree::reference();
+    tree.write("proc/sys/kernel/osrelease", "5.15.0-1032-realtime\n");
+    let plan = tree.tune(&["apply", "--dry-run", REFERENCE]).expect(0).out;
+    assert!(
+        plan.contains(" default_hugepagesz=1G hugepagesz=1G\n") && !plan.contains("hugepages=0:"),
+        "{plan}"
+    );
+    tree.tune(&["apply", REFERENCE]).expect(0);
+    assert_eq!(tree.read(&pages(1)), "25\n");
+}
+
+/// A kernel without CONFIG_NO_HZ_FULL is not asked for another boot, and not called different for ever.
+#[test]
+fn what_the_kernel_was_built_without_is_not_applicable() {
+    let tree = Tree::reference();
+    tree.tune(&["apply", REFERENCE]).expect(0);
+    let ours = tree.read(DROP_IN);
+    let arguments = ours.lines().last().and_then(|line| line.split_once("} ")).expect("ours").1;
+    let line = format!("quiet {}\n", arguments.trim_end_matches('"'));
+    tree.write("proc/cmdline", &line);
+    tree.write("boot/grub/grub.cfg", format!("menuentry 'Debian' {{\n linux /vmlinuz {line}}}\n"));
+    tree.write("sys/devices/system/cpu/isolated", "2-7,10-15\n");
+    std::fs::remove_file(tree.at("sys/devices/system/cpu/nohz_full")).expect("removed");
+    let ran = tree.tune(&["verify", REFERENCE]).expect(0);
+    assert!(ran.out.contains("the running kernel was built without it"), "{}", ran.out);
+    // One that has it and did not take it is different, and no boot would mend that.
+    tree.write("sys/devices/system/cpu/nohz_full", "\n");
+    let ran = tree.tune(&["verify", REFERENCE]).expect(1);
+    assert!(ran.out.contains("the kernel did not accept it"), "{}", ran.out);
+    assert!(tree.tune(&["apply", REFERENCE]).expect(1).out.contains("No reboot is needed."));
+}

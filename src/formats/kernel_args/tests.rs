@@ -204,3 +204,20 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn pages_in_the_way_of_ours() {
+    for (line, found) in [
+        ("quiet ro", None),
+        ("hugepages=1024", Some("hugepages=1024")),
+        ("hugepagesz=2M hugepages=512", None),
+        ("hugepagesz=1G hugepages=8", Some("hugepagesz=1G")),
+        ("hugepagesz=1024M hugepages=8", Some("hugepagesz=1024M")),
+        ("default_hugepagesz=2M", Some("default_hugepagesz=2M")),
+        ("default_hugepagesz=1G", None),
+        ("default_hugepagesz=1G hugepages=8", Some("hugepages=8")),
+        ("x -- hugepages=8", None),
+    ] {
+        assert_eq!(KernelArgs::parse(line).pages_in_the_way("1G").as_deref(), found, "{line}");
+    }
+}
