@@ -211,6 +211,46 @@ fn verify_follows_the_machine_to_its_next_boot() {
     );
 }
 
+/// A capture holds all that an audit looks at, from the untouched machine to the tuned one.
+#[test]
+fn a_capture_is_audited_as_its_machine() {
+    let tree = Tree::reference();
+    let (file, quirk) = (tree.note("a.capture", ""), "etc/default/grub.d/50-other.cfg");
+    let audit = |root: &str, status| {
+        let text = tune(&["verify", REFERENCE, "--root", root]).expect(status).out;
+        text.replace(root, "MACHINE")
+    };
+    let compare = |words: &[&str], status| {
+        let words = [&["capture"], words, &["-o", &file]].concat();
+        tree.tune(&words).expect(0);
+        assert_eq!(audit(&file, status), audit(tree.name(), status), "{words:?}");
+        std::fs::read_to_string(&file).expect("readable")
+    };
+    let both = |status| [&[REFERENCE][..], &[]].map(|words| compare(words, status));
+    tree.write(quirk, "GRUB_TIMEOUT=1\n");
+    tree.write("etc/libvirt/qemu/other.xml", "<domain><secret/></domain>\n");
+    both(1);
+    tree.tune(&["apply", REFERENCE]).expect(0);
+    for text in both(1) {
+        for path in [DROP_IN, KEPT_PROFILE, UNIT, GUEST, quirk] {
+            assert!(text.contains(&format!("\n/{path} [0")), "{path}: {text}");
+        }
+        assert!(text.contains(&format!("\n/{WANTS} -> ../rtkvm-tune.service\n")), "{text}");
+        assert!(!text.contains("other.xml"), "{text}");
+    }
+    update_grub(&tree);
+    both(3);
+    boot(&tree, "2-7,10-15");
+    both(0);
+    // Without a profile to plan for, the guest is nobody's business; the rest is what it was.
+    tree.write(KEPT_PROFILE, "none");
+    let text = tree.tune(&["capture"]).expect(0).out;
+    assert!(!text.contains(GUEST), "{text}");
+    for path in [DROP_IN, KEPT_PROFILE, UNIT, WANTS] {
+        assert!(text.contains(&format!("\n/{path} ")), "{path}: {text}");
+    }
+}
+
 #[test]
 fn a_boot_without_its_pages_waits_for_the_unit() {
     let tree = Tree::reference();
