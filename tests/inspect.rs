@@ -274,3 +274,40 @@ fn agrees_with_capabilities() {
         assert!(text.lines().any(|line| line.starts_with(&format!("  LLC {cpus} "))), "{cpus}\n{text}");
     }
 }
+
+/// What no machine has, and a capture may say.
+#[test]
+fn no_number_is_too_large() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let path = dir.path().join("strange.capture");
+    let (cpu, package) = ("/sys/devices/system/cpu", "topology/physical_package_id [0444]");
+    let pages = "/sys/kernel/mm/hugepages";
+    let text = format!(
+        "rtkvm-tune capture 1\n{cpu}/online [0444]: 0-2\n{cpu}/cpu0/{package}: 4294967294\n\
+         {cpu}/cpu1/{package}: 4294967295\n{cpu}/cpu2/{package}: 8192\n\
+         /proc/meminfo [0444]: MemTotal: {0} kB\n{pages}/: hugepages-{0}kB\n\
+         {pages}/hugepages-{0}kB/nr_hugepages [0644]: {0}\n",
+        u64::MAX
+    );
+    std::fs::write(&path, text).expect("written");
+    let text = printed(&path, &[]);
+    for said in ["  sockets 8192,4294967294-4294967295  ", "17179869184.00 GiB"] {
+        assert!(text.contains(said), "{said}: {text}");
+    }
+    let output = inspect(&path, &[PROFILE]);
+    assert!(matches!(output.status.code(), Some(0 | 2)), "{output:?}");
+}
+
+/// As many CPUs as a kernel can have, each with nothing but its number: what is grouped is grouped once.
+#[test]
+fn many_cpus_take_no_time() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let path = dir.path().join("many.capture");
+    std::fs::write(&path, "rtkvm-tune capture 1\n/sys/devices/system/cpu/online [0444]: 0-8191\n")
+        .expect("written");
+    let start = std::time::Instant::now();
+    let facts = json(&path, &[])["facts"].take();
+    let cores = facts["cpus"]["cores"].as_array().expect("cores");
+    assert_eq!((cores.len(), cores[8191]["llc"].as_str()), (8192, Some("0-8191")));
+    assert!(start.elapsed().as_secs() < 10, "{:?}", start.elapsed());
+}

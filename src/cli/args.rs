@@ -84,6 +84,9 @@ pub(super) struct ExplainArgs {
 
 #[derive(clap::Args)]
 pub(super) struct CaptureArgs {
+    /// A profile: what planning it reads is recorded too, the definitions of its guests among it; without it,
+    /// the profile that was applied
+    pub(super) profile: Option<PathBuf>,
     /// The file to write; standard output without it
     #[arg(short, long, value_name = "FILE")]
     pub(super) output: Option<PathBuf>,

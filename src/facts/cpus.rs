@@ -5,6 +5,7 @@ use super::{Numa, cpu_list, number, numbered};
 use crate::formats::{CpuSet, HostPath};
 use crate::host::Read;
 use serde::Serialize;
+use std::collections::HashMap;
 
 /// The CPUs of a machine.
 #[derive(Debug, Clone, Serialize)]
@@ -82,11 +83,23 @@ impl Cpus {
     }
 }
 
+/// What cores have in common that share a last-level cache.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+enum Group {
+    /// The node, and the cache.
+    Cache(Option<u32>, u32),
+    /// Without a cache the node, the package and the die.
+    Die(Option<u32>, Option<u32>, Option<u32>),
+}
+
 /// What a CPU shares is read from the first of those that share it: the kernel shows the same to each.
 fn read_cores(host: &dyn Read, dir: &HostPath, online: &CpuSet, numa: &Numa) -> Vec<Core> {
     let mut cores: Vec<Core> = Vec::new();
     let mut seen = CpuSet::new();
-    let mut caches: Vec<CpuSet> = Vec::new();
+    // The last-level cache of a CPU, by the first of those that share it.
+    let mut caches: HashMap<u32, u32> = HashMap::new();
+    let mut groups: HashMap<Group, CpuSet> = HashMap::new();
+    let mut keys: Vec<Group> = Vec::new();
     for cpu in online.iter() {
         if seen.contains(cpu) {
             continue;
@@ -102,34 +115,32 @@ fn read_cores(host: &dyn Read, dir: &HostPath, online: &CpuSet, numa: &Numa) -> 
         let cpus = shared("core_cpus_list").or_else(|| shared("thread_siblings_list")).unwrap_or_else(alone);
         let cpus = cpus.difference(&seen);
         seen = seen.union(&cpus);
-        let known = caches.iter().position(|cache| cache.contains(cpu));
-        let cache = known.or_else(|| {
-            caches.push(last_level_cache(host, dir, cpu)?);
-            Some(caches.len() - 1)
-        });
-        cores.push(Core {
+        if !caches.contains_key(&cpu) {
+            let shared = last_level_cache(host, dir, cpu).unwrap_or_default();
+            for other in shared.iter() {
+                caches.entry(other).or_insert(cpu);
+            }
+        }
+        let core = Core {
             id: number(host, &topology.join("core_id")),
             package: number(host, &topology.join("physical_package_id")),
             die: number(host, &topology.join("die_id")),
             node: numa.node_of(cpu).map(|node| node.id),
-            // Completed below, when every core is known.
-            llc: cache.map(|at| caches[at].clone()).unwrap_or_default(),
+            // Below, when every core is known.
+            llc: CpuSet::new(),
             cpus,
-        });
+        };
+        let key = match caches.get(&cpu) {
+            Some(cache) => Group::Cache(core.node, *cache),
+            None => Group::Die(core.node, core.package, core.die),
+        };
+        let group = groups.entry(key).or_default();
+        core.cpus.iter().for_each(|cpu| group.insert(cpu));
+        keys.push(key);
+        cores.push(core);
     }
-    let key = |core: &Core| (core.node, core.package, core.die);
-    let groups: Vec<CpuSet> = cores
-        .iter()
-        .map(|core| {
-            let same = cores.iter().filter(|other| match core.llc.is_empty() {
-                true => key(other) == key(core),
-                false => other.node == core.node && !other.cpus.is_disjoint(&core.llc),
-            });
-            same.fold(CpuSet::new(), |all, other| all.union(&other.cpus))
-        })
-        .collect();
-    for (core, group) in cores.iter_mut().zip(groups) {
-        core.llc = group;
+    for (core, key) in cores.iter_mut().zip(keys) {
+        core.llc = groups[&key].clone();
     }
     cores
 }

@@ -90,7 +90,9 @@ fn cpu_list(host: &dyn Read, path: &HostPath) -> Option<CpuSet> {
 
 /// The numbers N of the entries `PREFIXn` of a directory, ascending.
 fn numbered(host: &dyn Read, dir: &HostPath, prefix: &str) -> Result<Vec<u32>, ReadError> {
-    let number = |name: &String| name.strip_prefix(prefix)?.parse::<u32>().ok();
+    // The kernel writes neither `+1` nor `01`.
+    let plain = |text: &&str| *text == "0" || text.starts_with(|c: char| ('1'..='9').contains(&c));
+    let number = |name: &String| name.strip_prefix(prefix).filter(plain)?.parse::<u32>().ok();
     let mut numbers: Vec<u32> = host.list(dir)?.iter().filter_map(number).collect();
     numbers.sort_unstable();
     Ok(numbers)

@@ -1,6 +1,6 @@
 //! Memory nodes. Source: Documentation/ABI/stable/sysfs-devices-node, admin-guide/mm/hugetlbpage.rst.
 
-use super::{cpu_list, line, number};
+use super::{cpu_list, line, number, text};
 use crate::formats::{CpuSet, HostPath, Size};
 use crate::host::Read;
 use serde::Serialize;
@@ -80,13 +80,10 @@ impl Node {
 
 /// The one node of a kernel that shows none.
 fn everything(host: &dyn Read) -> Node {
-    use procfs::FromRead;
-    let meminfo = host.file(&HostPath::new("/proc/meminfo")).ok();
-    let meminfo = meminfo.and_then(|file| procfs::Meminfo::from_read(&file.bytes[..]).ok());
     Node {
         id: 0,
         cpus: cpu_list(host, &HostPath::new("/sys/devices/system/cpu/online")).unwrap_or_default(),
-        memory: Size(meminfo.map_or(0, |info| info.mem_total)),
+        memory: total(host, &HostPath::new("/proc/meminfo")),
         distances: vec![(0, 10)],
         pools: read_pools(host, &HostPath::new("/sys/kernel/mm/hugepages")),
     }
@@ -94,14 +91,11 @@ fn everything(host: &dyn Read) -> Node {
 
 fn read_node(host: &dyn Read, dir: &HostPath, id: u32, ids: &[u32]) -> Node {
     let node = dir.join(format_args!("node{id}"));
-    let meminfo = line(host, &node.join("meminfo")).unwrap_or_default();
-    let total = meminfo.lines().find_map(|line| line.split_once("MemTotal:"));
-    let total = total.and_then(|(_, value)| value.trim().strip_suffix("kB")?.trim().parse().ok());
     let distances = line(host, &node.join("distance")).unwrap_or_default();
     Node {
         id,
         cpus: cpu_list(host, &node.join("cpulist")).unwrap_or_default(),
-        memory: Size::from_kib(total.unwrap_or(0)),
+        memory: total(host, &node.join("meminfo")),
         // One figure per online node, in the order of their ids.
         distances: ids
             .iter()
@@ -110,6 +104,14 @@ fn read_node(host: &dyn Read, dir: &HostPath, id: u32, ids: &[u32]) -> Node {
             .collect(),
         pools: read_pools(host, &node.join("hugepages")),
     }
+}
+
+/// `MemTotal` of a meminfo file, a node's or that of all; 0 if it does not tell.
+fn total(host: &dyn Read, path: &HostPath) -> Size {
+    let text = text(host, path).unwrap_or_default();
+    let total = text.lines().find_map(|line| line.split_once("MemTotal:"));
+    let total = total.and_then(|(_, value)| value.trim().strip_suffix("kB")?.trim().parse().ok());
+    Size::from_kib(total.unwrap_or(0))
 }
 
 fn read_pools(host: &dyn Read, dir: &HostPath) -> Vec<Pool> {

@@ -83,7 +83,11 @@ impl Snapshot {
             let (path, rest) = line.split_once(' ').unwrap_or((line, ""));
             let (name, entry) = if let Some(path) = path.strip_suffix("/:") {
                 let names = rest.split_whitespace().map(text_of).collect::<Option<Vec<_>>>();
-                (path, Entry::List(Rc::new(names.ok_or_else(|| fail("bad escape"))?)))
+                let names = names.ok_or_else(|| fail("bad escape"))?;
+                if !names.iter().all(|name| is_name(name)) {
+                    return Err(fail("a directory has no such name"));
+                }
+                (path, Entry::List(Rc::new(names)))
             } else if let Some(target) = rest.strip_prefix("-> ") {
                 (path, Entry::Link(text_of(target).ok_or_else(|| fail("bad escape"))?.into()))
             } else if let Some(name) = rest.strip_prefix('!') {
@@ -128,8 +132,12 @@ impl Snapshot {
 
 /// Whether [`HostPath::new`] takes it.
 fn is_plain(path: &str) -> bool {
-    let plain = |part: &str| !part.is_empty() && part != "." && part != ".." && !part.contains('\0');
-    path.strip_prefix('/').is_some_and(|rest| rest.split('/').all(plain))
+    path.strip_prefix('/').is_some_and(|rest| rest.split('/').all(is_name))
+}
+
+/// Whether a directory can have an entry of this name beside `.` and `..`.
+fn is_name(name: &str) -> bool {
+    !name.is_empty() && name != "." && name != ".." && !name.contains(['/', '\0'])
 }
 
 fn write_file(out: &mut String, path: &str, file: &File) -> std::fmt::Result {
@@ -244,6 +252,10 @@ mod tests {
         let error = |body: &str| Snapshot::from_capture(&format!("{MAGIC}\n{body}")).err().unwrap();
         assert!(error("/a [0444]: 1\nnonsense\n").starts_with("line 3: no value"));
         assert!(error("/../etc/passwd [0444]: 1\n").contains("plain absolute path"));
+        for name in ["../x.xml", "..", ".", "a/b", "/", "\\x00"] {
+            let error = error(&format!("/a/: b {name}\n"));
+            assert!(error.starts_with("line 2: a directory has no such name: `/a/: b "), "{error}");
+        }
         assert!(error("/a [9]: 1\n").contains("no value"));
         assert!(Snapshot::from_capture("rtkvm-tune capture 2\n").err().unwrap().contains("newer"));
     }

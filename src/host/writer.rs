@@ -3,9 +3,10 @@
 use super::{Program, ProgramError, Root};
 use crate::formats::HostPath;
 use nix::errno::Errno;
-use nix::fcntl::{AtFlags, Flock, FlockArg, OFlag, openat, renameat};
-use nix::sys::stat::{FileStat, Mode, SFlag, fchmod, fstatat, mkdirat};
-use nix::unistd::{Gid, Uid, UnlinkatFlags, fchown, fsync, ftruncate, symlinkat, unlinkat};
+use nix::fcntl::{Flock, FlockArg, OFlag, openat, renameat};
+use nix::sys::stat::{Mode, fchmod, mkdirat};
+use nix::sys::statfs::{PROC_SUPER_MAGIC, SYSFS_MAGIC, fstatfs};
+use nix::unistd::{UnlinkatFlags, fchown, fsync, ftruncate, getegid, geteuid, symlinkat, unlinkat};
 use std::os::fd::OwnedFd;
 
 /// The write capability for one root, held under the lock that lets one run work at a time.
@@ -14,23 +15,20 @@ pub struct Writer<'r> {
     _lock: Flock<OwnedFd>,
 }
 
-/// The lock file, below the root.
+/// The lock file of the live machine.
 const LOCK: &str = "/run/rtkvm-tune.lock";
 
 impl<'r> Writer<'r> {
-    /// Takes the lock of `root`.
+    /// Takes the lock of `root`: of a tree its root directory, so that nothing is left in it.
     ///
     /// # Errors
-    /// `EWOULDBLOCK` when another run holds it; anything else when the lock file cannot be made.
+    /// `EWOULDBLOCK` when another run holds it; anything else when it cannot be opened.
     pub fn lock(root: &'r Root) -> Result<Writer<'r>, Errno> {
-        let path = HostPath::new(LOCK);
-        make_parents(root, &path)?;
-        let file = root.open(
-            path.relative(),
-            OFlag::O_RDWR | OFlag::O_CREAT | OFlag::O_NOFOLLOW,
-            Mode::from_bits_truncate(0o600),
-        )?;
-        match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
+        let opened = match root.is_live() {
+            true => lock_file(root)?,
+            false => root.open(".", OFlag::O_RDONLY | OFlag::O_DIRECTORY, Mode::empty())?,
+        };
+        match Flock::lock(opened, FlockArg::LockExclusiveNonblock) {
             Ok(lock) => Ok(Writer { root, _lock: lock }),
             Err((_, errno)) => Err(errno),
         }
@@ -38,10 +36,16 @@ impl<'r> Writer<'r> {
 
     /// Writes one value to an existing kernel attribute: one write, never created. In a tree it is an ordinary
     /// file, cut off behind the value: a write that fails leaves the old one.
+    ///
+    /// # Errors
+    /// `EXDEV` for an attribute of the running kernel in a tree, as where its `/sys` is mounted in it.
     pub fn attribute(&self, path: &HostPath, value: &str) -> Result<(), Errno> {
         // O_NONBLOCK: a named pipe in a tree must not wait for a reader.
         let flags = OFlag::O_WRONLY | OFlag::O_NONBLOCK;
         let fd = self.root.open(path.relative(), flags, Mode::empty())?;
+        if !self.root.is_live() && is_kernels(&fd)? {
+            return Err(Errno::EXDEV);
+        }
         let line = format!("{value}\n");
         match nix::unistd::write(&fd, line.as_bytes())? {
             n if n != line.len() => Err(Errno::EIO),
@@ -50,15 +54,12 @@ impl<'r> Writer<'r> {
         }
     }
 
-    /// Replaces or makes a whole file, so that at any moment the old or the new content is there, on disk. An
-    /// existing regular file keeps its mode and owner; a new one gets `mode`. Missing directories are made, 0755.
+    /// Replaces or makes a whole file that we own, so that at any moment the old or the new content is there, on
+    /// disk. Whatever was there, it belongs to the user of this process and has `mode`. Missing directories are
+    /// made, 0755.
     pub fn file(&self, path: &HostPath, content: &str, mode: u32) -> Result<(), Errno> {
         make_parents(self.root, path)?;
         let (dir, name) = self.root.parent(path)?;
-        // A symbolic link is replaced, and its own mode, 0777, is none for a file.
-        let regular =
-            |stat: &FileStat| SFlag::from_bits_truncate(stat.st_mode) & SFlag::S_IFMT == SFlag::S_IFREG;
-        let old = fstatat(&dir, name, AtFlags::AT_SYMLINK_NOFOLLOW).ok().filter(regular);
         let temporary = format!(".{name}.rtkvm-tune");
         remove_if_there(&dir, &temporary)?;
         let flags = OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
@@ -71,10 +72,9 @@ impl<'r> Writer<'r> {
                     other => rest = &rest[other?..],
                 }
             }
-            if let Some(old) = &old {
-                fchown(&fd, Some(Uid::from_raw(old.st_uid)), Some(Gid::from_raw(old.st_gid)))?;
-            }
-            fchmod(&fd, Mode::from_bits_truncate(old.map_or(mode, |old| old.st_mode & 0o7777)))?;
+            // A directory with the set-group-ID bit gives its group.
+            fchown(&fd, Some(geteuid()), Some(getegid()))?;
+            fchmod(&fd, Mode::from_bits_truncate(mode))?;
             fsync(&fd)?;
             renameat(&dir, temporary.as_str(), &dir, name)?;
             fsync(&dir)
@@ -115,6 +115,19 @@ impl<'r> Writer<'r> {
     }
 }
 
+/// The open lock file of the live machine.
+fn lock_file(root: &Root) -> Result<OwnedFd, Errno> {
+    let path = HostPath::new(LOCK);
+    make_parents(root, &path)?;
+    let flags = OFlag::O_RDWR | OFlag::O_CREAT | OFlag::O_NOFOLLOW;
+    root.open(path.relative(), flags, Mode::from_bits_truncate(0o600))
+}
+
+/// Whether an open file is the running kernel's: sysfs or procfs.
+fn is_kernels(fd: &OwnedFd) -> Result<bool, Errno> {
+    Ok([SYSFS_MAGIC, PROC_SUPER_MAGIC].contains(&fstatfs(fd)?.filesystem_type()))
+}
+
 fn remove_if_there(dir: &OwnedFd, name: &str) -> Result<(), Errno> {
     match unlinkat(dir, name, UnlinkatFlags::NoRemoveDir) {
         Err(Errno::ENOENT) => Ok(()),
@@ -143,4 +156,36 @@ fn make_parents(root: &Root, path: &HostPath) -> Result<(), Errno> {
     fchmod(&made, Mode::from_bits_truncate(0o755))?;
     fsync(&made)?;
     fsync(&parent)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// As where /proc is mounted in the tree: here it is the tree.
+    #[test]
+    fn a_tree_does_not_reach_the_running_kernel() {
+        let own = HostPath::new(format!("/{}/comm", std::process::id()));
+        let root = Root::tree("/proc".as_ref()).unwrap();
+        let read = || std::fs::read_to_string(format!("/proc{own}")).unwrap();
+        let before = read();
+        // Of the whole process, to be written by any user.
+        let written = Writer::lock(&root).and_then(|writer| writer.attribute(&own, "changed"));
+        assert_eq!((written, read()), (Err(Errno::EXDEV), before));
+        for (path, kernels) in [("/proc/cmdline", true), ("/sys/kernel/notes", true), ("/dev/null", false)] {
+            let fd = std::fs::File::open(path).unwrap().into();
+            assert_eq!(is_kernels(&fd), Ok(kernels), "{path}");
+        }
+    }
+
+    #[test]
+    fn the_lock_file_is_no_link() {
+        let (tree, outside) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let root = Root::tree(tree.path()).unwrap();
+        lock_file(&root).unwrap();
+        let lock = tree.path().join("run/rtkvm-tune.lock");
+        std::fs::remove_file(&lock).unwrap();
+        std::os::unix::fs::symlink(outside.path().join("file"), &lock).unwrap();
+        assert_eq!(lock_file(&root).unwrap_err(), Errno::ELOOP);
+    }
 }

@@ -13,7 +13,7 @@ pub(crate) const REFERENCE: &str = "profiles/kvm-realtime.toml";
 pub(crate) const PROGRAM: &str = env!("CARGO_BIN_EXE_rtkvm-tune");
 /// The directory of the sources, where every command is started.
 pub(crate) const SOURCES: &str = env!("CARGO_MANIFEST_DIR");
-/// What apply leaves in a tree beside its changes.
+/// The lock of the live machine; that of a tree is its root directory.
 pub(crate) const LOCK: &str = "run/rtkvm-tune.lock";
 
 /// The files of the boot configuration, the boot unit and the guest, as apply makes them.

@@ -44,8 +44,6 @@ fn changes_what_is_planned_and_nothing_else() {
         UNIT,
         "etc/systemd/system/multi-user.target.wants",
         WANTS,
-        "run",
-        LOCK,
     ];
     expected.extend(made.map(str::to_owned));
     expected.sort();
@@ -66,7 +64,7 @@ fn changes_what_is_planned_and_nothing_else() {
             Node::Dir { mode } => assert_eq!(*mode, 0o755, "{path}"),
             Node::Link { target } => assert_eq!((path, target.as_str()), (WANTS, "../rtkvm-tune.service")),
             Node::File { mode, .. } => {
-                let private = [GUEST, LOCK].contains(&path);
+                let private = path == GUEST;
                 assert_eq!(*mode, if private { 0o600 } else { 0o644 }, "{path}");
             }
         }
@@ -100,17 +98,28 @@ fn modes_do_not_depend_on_the_umask() {
 }
 
 #[test]
-fn existing_files_keep_their_mode() {
+fn our_files_get_their_mode_and_owner() {
+    use std::os::unix::fs::MetadataExt;
     let tree = Tree::reference();
-    for (path, mode) in [(DROP_IN, 0o600), (KEPT_PROFILE, 0o640), (UNIT, 0o664), (GUEST, 0o400)] {
+    let owner = |path: &str| {
+        let meta = std::fs::metadata(tree.at(path)).expect("there");
+        (meta.uid(), meta.gid())
+    };
+    tree.write("mine", "");
+    let mine = owner("mine");
+    for (path, mode) in [(DROP_IN, 0o600), (KEPT_PROFILE, 0o666), (UNIT, 0o664), (GUEST, 0o400)] {
         tree.write(path, "<!-- old -->\n");
         tree.chmod(path, mode);
+        // Only root can give a file away; for others it was theirs before.
+        if nix::unistd::geteuid().is_root() {
+            std::os::unix::fs::chown(tree.at(path), Some(1000), Some(1000)).expect("given away");
+        }
     }
     tree.tune(&["apply", REFERENCE]).expect(0);
-    for (path, mode) in [(DROP_IN, 0o600), (KEPT_PROFILE, 0o640), (UNIT, 0o664), (GUEST, 0o400)] {
+    for (path, mode) in [(DROP_IN, 0o644), (KEPT_PROFILE, 0o644), (UNIT, 0o644), (GUEST, 0o600)] {
         assert_ne!(tree.read(path), "<!-- old -->\n", "{path}");
         let meta = std::fs::metadata(tree.at(path)).expect("there");
-        assert_eq!(meta.permissions().mode() & 0o7777, mode, "{path}");
+        assert_eq!((meta.permissions().mode() & 0o7777, owner(path)), (mode, mine), "{path}");
     }
 }
 
@@ -140,14 +149,14 @@ fn a_second_apply_writes_nothing() {
             ran.out
         );
         for call in &calls {
-            assert!(!call.opens_to_write() || call.path() == LOCK, "{machine}: {}", call.text);
+            assert!(!call.opens_to_write(), "{machine}: {}", call.text);
             for word in
                 ["rename", "unlink", "mkdir", "symlink", "chmod", "chown", "truncate", "sync", "mknod"]
             {
                 assert!(!call.name.contains(word), "{machine}: {}", call.text);
             }
         }
-        assert!(calls.iter().any(|call| call.opens_to_write()), "not even the lock?");
+        assert!(calls.iter().any(|call| call.name == "flock"), "not even the lock?");
         assert_eq!((tree.list(), stamps(&tree.root)), before, "{machine}");
         let plan = tree.tune(&["apply", "--dry-run", profile]).expect(0).out;
         assert!(!plan.contains("\n--- "), "{machine}: {plan}");
@@ -202,6 +211,46 @@ fn verify_follows_the_machine_to_its_next_boot() {
     );
 }
 
+/// A capture holds all that an audit looks at, from the untouched machine to the tuned one.
+#[test]
+fn a_capture_is_audited_as_its_machine() {
+    let tree = Tree::reference();
+    let (file, quirk) = (tree.note("a.capture", ""), "etc/default/grub.d/50-other.cfg");
+    let audit = |root: &str, status| {
+        let text = tune(&["verify", REFERENCE, "--root", root]).expect(status).out;
+        text.replace(root, "MACHINE")
+    };
+    let compare = |words: &[&str], status| {
+        let words = [&["capture"], words, &["-o", &file]].concat();
+        tree.tune(&words).expect(0);
+        assert_eq!(audit(&file, status), audit(tree.name(), status), "{words:?}");
+        std::fs::read_to_string(&file).expect("readable")
+    };
+    let both = |status| [&[REFERENCE][..], &[]].map(|words| compare(words, status));
+    tree.write(quirk, "GRUB_TIMEOUT=1\n");
+    tree.write("etc/libvirt/qemu/other.xml", "<domain><secret/></domain>\n");
+    both(1);
+    tree.tune(&["apply", REFERENCE]).expect(0);
+    for text in both(1) {
+        for path in [DROP_IN, KEPT_PROFILE, UNIT, GUEST, quirk] {
+            assert!(text.contains(&format!("\n/{path} [0")), "{path}: {text}");
+        }
+        assert!(text.contains(&format!("\n/{WANTS} -> ../rtkvm-tune.service\n")), "{text}");
+        assert!(!text.contains("other.xml"), "{text}");
+    }
+    update_grub(&tree);
+    both(3);
+    boot(&tree, "2-7,10-15");
+    both(0);
+    // Without a profile to plan for, the guest is nobody's business; the rest is what it was.
+    tree.write(KEPT_PROFILE, "none");
+    let text = tree.tune(&["capture"]).expect(0).out;
+    assert!(!text.contains(GUEST), "{text}");
+    for path in [DROP_IN, KEPT_PROFILE, UNIT, WANTS] {
+        assert!(text.contains(&format!("\n/{path} ")), "{path}: {text}");
+    }
+}
+
 #[test]
 fn a_boot_without_its_pages_waits_for_the_unit() {
     let tree = Tree::reference();
@@ -231,7 +280,7 @@ fn runtime_only_sets_attributes() {
     tree.tune(&["apply", "--runtime", REFERENCE]).expect(0);
     let paths = changed(&before, &tree.list());
     let attribute = |path: &String| path.starts_with("proc/irq/") || path.starts_with("sys/");
-    assert!(paths.iter().all(|path| attribute(path) || path == "run" || path == LOCK), "{paths:?}");
+    assert!(paths.iter().all(|path| attribute(path)), "{paths:?}");
     assert_eq!(paths.iter().filter(|path| attribute(path)).count(), 14, "{paths:?}");
 }
 
@@ -310,9 +359,8 @@ fn a_manual_boot_loader_gets_no_drop_in() {
 fn one_run_at_a_time() {
     use nix::fcntl::{Flock, FlockArg};
     let tree = Tree::reference();
-    tree.write(LOCK, "");
     let before = tree.list();
-    let file = std::fs::File::open(tree.at(LOCK)).expect("there");
+    let file = std::fs::File::open(&tree.root).expect("there");
     let lock = Flock::lock(file, FlockArg::LockExclusiveNonblock).expect("free");
     let ran = tree.tune(&["apply", REFERENCE]).expect(2);
     assert!(ran.err.contains(&format!("another rtkvm-tune is at work on {}", tree.name())), "{}", ran.err);

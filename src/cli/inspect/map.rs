@@ -140,8 +140,7 @@ pub(super) fn nodes(page: &mut Page, facts: &Facts, placement: Option<&Placement
     let map = Map::new(facts, placement, style);
     let dies = has_dies(&facts.cpus.cores);
     let on = |node: Option<u32>| -> Vec<&Core> {
-        let here = |core: &&Core| core.cpus.first().and_then(|cpu| facts.numa.node_of(cpu)).map(|n| n.id);
-        facts.cpus.cores.iter().filter(|core| here(core) == node).collect()
+        facts.cpus.cores.iter().filter(|core| core.node == node).collect()
     };
     let nodes: Vec<(&Node, Vec<Row>)> =
         facts.numa.nodes.iter().map(|node| (node, rows(&on(Some(node.id)), dies))).collect();
@@ -207,15 +206,15 @@ fn rows<'a>(cores: &[&'a Core], dies: bool) -> Vec<Row<'a>> {
 fn row(cores: Vec<&Core>, dies: bool) -> Option<Row<'_>> {
     let first = cores.first()?;
     let several = |what: &str, of: fn(&Core) -> Option<u32>| {
-        let ids: CpuSet = cores.iter().filter_map(|core| of(core)).collect();
+        let ids: BTreeSet<u32> = cores.iter().filter_map(|core| of(core)).collect();
         match ids.len() {
             0 => String::new(),
-            1 => format!("  {what} {ids}"),
-            _ => format!("  {what}s {}", shortened(&ids)),
+            1 => format!("  {what} {}", ranges(&ids)),
+            _ => format!("  {what}s {}", shortened(ranges(&ids))),
         }
     };
     let cache = match cores.iter().all(|core| core.llc == first.llc) {
-        true => format!("LLC {}", shortened(&first.llc)),
+        true => format!("LLC {}", shortened(first.llc.to_string())),
         false => "an LLC each".into(),
     };
     let socket = several("socket", |core| core.package);
@@ -230,9 +229,21 @@ fn has_dies(cores: &[Core]) -> bool {
     dies.len() > sockets.len()
 }
 
+/// Ids as `0-3,8`. Firmware may choose any number for a socket, so that they are no [`CpuSet`].
+fn ranges(ids: &BTreeSet<u32>) -> String {
+    let ids: Vec<u32> = ids.iter().copied().collect();
+    let runs = ids.chunk_by(|a, b| a.checked_add(1) == Some(*b));
+    let texts: Vec<_> = runs
+        .map(|run| match run {
+            [first, .., last] => format!("{first}-{last}"),
+            run => run.iter().map(u32::to_string).collect(),
+        })
+        .collect();
+    texts.join(",")
+}
+
 /// The list, or its beginning if it would push the map away.
-fn shortened(cpus: &CpuSet) -> String {
-    let list = cpus.to_string();
+fn shortened(list: String) -> String {
     let Some((end, _)) = list.match_indices(',').nth(2) else { return list };
     format!("{},..", &list[..end])
 }
@@ -321,7 +332,7 @@ mod tests {
 
     #[test]
     fn long_lists_are_shortened() {
-        let list = |text: &str| shortened(&CpuSet::parse_list(text).unwrap());
+        let list = |text: &str| shortened(text.to_owned());
         assert_eq!(list("0-3,32-35"), "0-3,32-35");
         assert_eq!(list("0,2,4"), "0,2,4");
         assert_eq!(list("0,2,4,6"), "0,2,4,..");
