@@ -66,8 +66,11 @@ fn ids<'n>(nodes: impl IntoIterator<Item = &'n Node>) -> String {
 }
 
 pub(super) fn no_node(id: u32, span: std::ops::Range<usize>, facts: &Facts) -> Diagnostic {
-    Diagnostic::error(span, format!("node {id} does not exist on this machine"))
-        .label(format!("there are {}", ids(&facts.numa.nodes)))
+    Diagnostic::error(span, format!("node {id} does not exist on this machine")).label(format!(
+        "there {} {}",
+        if facts.numa.nodes.len() == 1 { "is" } else { "are" },
+        ids(&facts.numa.nodes)
+    ))
 }
 
 fn divide_node(host: &Host, page: &Spanned<Size>, node: &Node, found: &mut Vec<Diagnostic>) -> Pages {
