@@ -32,6 +32,9 @@ pub struct Facts {
     /// Templates that the operator put in `/etc/rtkvm-tune/templates`: name and text.
     #[serde(skip)]
     pub templates: Vec<(String, String)>,
+    /// Templates there that cannot be read, or that others than root can change: the path and why.
+    #[serde(skip)]
+    pub untrusted_templates: Vec<String>,
     /// Whether `/usr/bin/rtkvm-tune`, which the boot unit starts, is there as far as is known.
     pub installed: bool,
 }
@@ -50,11 +53,7 @@ impl Facts {
     pub fn read(host: &dyn Read) -> Result<Facts, String> {
         let numa = Numa::read(host);
         let cpus = Cpus::read(host, &numa)?;
-        let templates = HostPath::new(TEMPLATES);
-        let names = host.list(&templates).map(|names| names.to_vec()).unwrap_or_default();
-        let names = names.into_iter().filter(|name| name.ends_with(".xml"));
-        let templates =
-            names.filter_map(|name| text(host, &templates.join(&name)).map(|text| (name, text))).collect();
+        let (templates, untrusted_templates) = read_templates(host);
         let program = HostPath::new(PROGRAM);
         Ok(Facts {
             cpus,
@@ -63,9 +62,37 @@ impl Facts {
             kernel: Kernel::read(host),
             boot: Boot::read(host),
             templates,
+            untrusted_templates,
             installed: host.head(&program, 0) != Err(ReadError::Absent),
         })
     }
+}
+
+/// The operator's templates, and what is wrong with them.
+fn read_templates(host: &dyn Read) -> (Vec<(String, String)>, Vec<String>) {
+    let (mut templates, mut wrong) = (Vec::new(), Vec::new());
+    let dir = HostPath::new(TEMPLATES);
+    let names = match host.list(&dir) {
+        Ok(names) => names,
+        Err(ReadError::Absent | ReadError::Untold) => return (templates, wrong),
+        Err(error) => return (templates, vec![format!("{dir} cannot be read: {error}")]),
+    };
+    for name in names.iter().filter(|name| name.ends_with(".xml")) {
+        let path = dir.join(name);
+        match host.file(&path) {
+            Err(error) => wrong.push(format!("{path} cannot be read: {error}")),
+            Ok(file) => {
+                if file.mode & 0o022 != 0 {
+                    let mode = file.mode;
+                    wrong.push(format!(
+                        "{path}: its mode is {mode:04o}, so that others can change it: take it away with `chmod go-w`"
+                    ));
+                }
+                templates.push((name.clone(), file.text().into_owned()));
+            }
+        }
+    }
+    (templates, wrong)
 }
 
 /// The text of a file, `None` if it cannot be read.

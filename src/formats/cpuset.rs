@@ -8,6 +8,9 @@ use std::ops::Range;
 /// The highest CPU id accepted: the largest `NR_CPUS` of x86_64 (`CONFIG_MAXSMP`) is 8192.
 pub const MAX_CPU: u32 = 8191;
 
+/// The most elements of a CPU list: twice as many as there can be CPUs.
+const MOST_ELEMENTS: usize = 16_384;
+
 /// A set of logical CPU numbers, 0 to [`MAX_CPU`].
 ///
 /// Two sets are equal when they hold the same CPUs, however they were written.
@@ -139,10 +142,15 @@ impl CpuSet {
 
     /// Reads a CPU list as a person writes it: `0-3,8`, ranges ascending, strides as `0-7:1/2` (of every 2
     /// CPUs the first 1). An empty list, an empty element, a descending range, a bad stride and the kernel's
-    /// symbolic `N` and `all` are errors.
+    /// symbolic `N` and `all` are errors, and so are more than 16,384 elements.
     pub fn parse_list(text: &str) -> Result<CpuSet, CpuListError> {
         let mut set = CpuSet::new();
         let mut at: usize = 0;
+        let count = text.split(',').count();
+        if count > MOST_ELEMENTS {
+            let message = format!("the CPU list has {count} elements; the limit is {MOST_ELEMENTS}");
+            return Err(CpuListError { span: 0..text.len(), message });
+        }
         for element in text.split(',') {
             let body = element.trim();
             let lead = element.len() - element.trim_start().len();
@@ -322,6 +330,14 @@ mod tests {
             assert_eq!(error.span, span, "{text}");
             assert!(error.message.contains(word), "{text}: {}", error.message);
         }
+    }
+
+    #[test]
+    fn a_list_has_an_end() {
+        let list = |count| vec!["1"; count].join(",");
+        assert_eq!(set(&list(MOST_ELEMENTS)), set("1"));
+        let error = CpuSet::parse_list(&list(MOST_ELEMENTS + 1)).unwrap_err();
+        assert!(error.message.contains("16385 elements"), "{error}");
     }
 
     #[test]

@@ -77,6 +77,8 @@ pub(super) struct Statement {
 pub(super) struct Reading {
     pub(super) statements: Vec<Statement>,
     index: HashMap<String, usize>,
+    /// How many elements had the same path before they were numbered.
+    counts: HashMap<String, usize>,
 }
 
 impl Reading {
@@ -121,8 +123,9 @@ impl Reading {
     /// Adds one element with its attributes, but for `without`, and gives the path it got: a second one of the
     /// same path gets a number.
     fn add(&mut self, node: Node<'_, '_>, path: &str, without: Option<&str>) -> String {
-        let number = |n: usize| if n == 1 { path.to_owned() } else { format!("{path}[{n}]") };
-        let path = (1..).map(number).find(|path| self.get(path).is_none()).unwrap_or_default();
+        let count = self.counts.entry(path.to_owned()).or_default();
+        *count += 1;
+        let path = if *count == 1 { path.to_owned() } else { format!("{path}[{count}]") };
         let attributes: Vec<(&str, String)> =
             attributes(node).into_iter().filter(|(name, _)| Some(*name) != without).collect();
         let value = text(node);

@@ -4,6 +4,7 @@
 //! file, and its built-in functions (`range`, `throw`) reach neither the environment nor the network.
 
 use std::fmt;
+use std::io::Write;
 
 use tera::{Context, Error, ErrorKind, Tera};
 
@@ -15,6 +16,26 @@ pub const DEFAULT_TEMPLATE: &str = "domain.xml";
 
 /// The templates that come with the program. The names end in `.xml`, by which Tera escapes every value.
 const BUILT_IN: [(&str, &str); 1] = [(DEFAULT_TEMPLATE, include_str!("../../templates/domain.xml"))];
+
+/// The longest document that a template may give, in bytes; a domain has some thousand.
+const MAX_OUTPUT: usize = 1 << 20;
+
+/// Output that fails once it has more than [`MAX_OUTPUT`] bytes.
+struct Limited(Vec<u8>);
+
+impl Write for Limited {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0.extend_from_slice(&bytes[..bytes.len().min(MAX_OUTPUT + 1 - self.0.len())]);
+        match self.0.len() > MAX_OUTPUT {
+            true => Err(std::io::ErrorKind::FileTooLarge.into()),
+            false => Ok(bytes.len()),
+        }
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
 
 /// Why a template could not be used.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -89,8 +110,14 @@ impl Templates {
             }));
         }
         let context = Context::from_serialize(domain).map_err(|e| fail(e.to_string()))?;
-        let xml = self.tera.render(template_name, &context);
-        let xml = xml.map_err(|e| TemplateError::from_tera(&e, template_name))?;
+        let mut output = Limited(Vec::new());
+        let rendered = self.tera.render_to(template_name, &context, &mut output);
+        let Limited(xml) = output;
+        rendered.map_err(|e| match xml.len() > MAX_OUTPUT {
+            true => fail(format!("it gives more than {MAX_OUTPUT} bytes: is there a loop too long in it?")),
+            false => TemplateError::from_tera(&e, template_name),
+        })?;
+        let xml = String::from_utf8(xml).map_err(|e| fail(e.to_string()))?;
         check(&xml, domain).map_err(|faults| fail(faults.join("\n")))?;
         Ok(xml)
     }
@@ -183,6 +210,13 @@ mod tests {
             assert_eq!((&*error.template, error.line), ("mine.xml", Some(2)), "{text}: {error}");
             assert!(error.reason.contains(word), "{text}: {error}");
         }
+    }
+
+    #[test]
+    fn output_has_a_limit() {
+        let text = "<domain>{% for i in range(end=100000) %}{% for j in range(end=10000) %}long line{% endfor %}{% endfor %}";
+        let error = user("mine.xml", text).unwrap().render("mine.xml", &reference()).unwrap_err();
+        assert!(error.reason.contains("more than 1048576 bytes"), "{error}");
     }
 
     #[test]

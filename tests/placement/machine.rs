@@ -88,6 +88,7 @@ pub(crate) fn assemble(mut cores: Vec<Core>, nodes: &[(u32, Size)], offline: Cpu
         },
         boot: Boot { loader: Loader::Unknown, next: Vec::new(), next_from: "unknown", settings: None },
         templates: Vec::new(),
+        untrusted_templates: Vec::new(),
         installed: true,
     }
 }

@@ -22,8 +22,10 @@ const SIZES: [u32; 3] = [256, 512, 1024];
 
 /// Prints what was measured. Nothing here fails for being slow.
 pub(crate) fn run(args: &[String]) -> Result<()> {
-    if !args.is_empty() {
-        bail!("`cargo xtask bench` takes no arguments");
+    match args.iter().map(String::as_str).collect::<Vec<_>>()[..] {
+        [] => {}
+        ["--keep", folder] => return keep(Path::new(folder)),
+        _ => bail!("`{}` is not an option of `cargo xtask bench`: it takes --keep DIR alone", args.join(" ")),
     }
     need(&["strace"])?;
     step("release build", || {
@@ -43,6 +45,14 @@ pub(crate) fn run(args: &[String]) -> Result<()> {
     println!("\nrelease binary     {size:6.2} MiB   aim: at most {BINARY_MIB} MiB");
     let help = programs.measure(21, &["rtkvm-tune", "--help"])?;
     println!("--help, CPU time   {:6.2} ms    aim: at most {HELP_MS} ms", millis(help.cpu));
+    Ok(())
+}
+
+/// Makes the largest machine and leaves it, for a profiler.
+fn keep(folder: &Path) -> Result<()> {
+    let mut tree = Tree::grow(SIZES[SIZES.len() - 1])?;
+    fs::rename(&tree.folder, folder).with_context(|| format!("cannot move it to {}", folder.display()))?;
+    tree.kept = true;
     Ok(())
 }
 

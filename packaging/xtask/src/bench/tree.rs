@@ -15,14 +15,19 @@ const NODE: u32 = 32;
 const SOCKET: u32 = 8;
 const IRQS: u32 = 16;
 
-/// A folder that is removed with this value.
+/// A folder that is removed with this value unless it is kept.
 pub(crate) struct Tree {
     /// The root of the machine.
     pub(crate) folder: PathBuf,
+    /// Whether it stays.
+    pub(crate) kept: bool,
 }
 
 impl Drop for Tree {
     fn drop(&mut self) {
+        if self.kept {
+            return;
+        }
         if let Err(error) = fs::remove_dir_all(&self.folder) {
             eprintln!("warning: cannot remove {}: {error}", self.folder.display());
         }
@@ -33,7 +38,7 @@ impl Tree {
     /// A machine with this many CPUs, a multiple of 32, in nodes of 32, with 16 interrupts for each CPU.
     pub(crate) fn grow(cpus: u32) -> Result<Tree> {
         let name = format!("rtkvm-tune-bench-{}-{cpus}", std::process::id());
-        let tree = Tree { folder: std::env::temp_dir().join(name) };
+        let tree = Tree { folder: std::env::temp_dir().join(name), kept: false };
         fs::create_dir(&tree.folder).with_context(|| format!("cannot make {}", tree.folder.display()))?;
         let capture = root().join("tests/captures/reference.capture");
         let text =
