@@ -26,7 +26,7 @@ pub(super) fn run(args: &ApplyArgs) -> Outcome {
     let root = machine.root()?;
     let writer = Writer::lock(&root).map_err(|errno| match errno {
         Errno::EWOULDBLOCK => format!("another rtkvm-tune is at work on {machine}: wait until it is done"),
-        errno => format!("cannot take the lock /run/rtkvm-tune.lock on {machine}: {}", errno.desc()),
+        errno => format!("cannot take the lock of {machine}: {}", errno.desc()),
     })?;
     // Planned under the lock, so that nothing changes between plan and apply.
     let plan = load::make_plan(&machine, &profile.parsed, scope)?;

@@ -135,6 +135,10 @@ pub fn check(plan: &Plan, root: &Root) -> Result<(), Vec<String>> {
             ));
         }
     }
+    if plan.steps.iter().any(|step| matches!(step, Step::Domain { .. })) {
+        // A template decides what the guest may reach, and root defines it.
+        found.extend(plan.facts.untrusted_templates.iter().cloned());
+    }
     if root.is_live() {
         let unit = plan.items.iter().any(|item| item.knob == "services.boot-unit");
         if unit && !plan.facts.installed {
@@ -239,6 +243,9 @@ fn attribute(path: &HostPath, want: &Value, root: &Root, writer: &Writer) -> Out
     match writer.attribute(path, &want.for_kernel()) {
         Ok(()) => {}
         Err(Errno::ENOENT) => return Outcome::Impossible("it went away meanwhile".into()),
+        Err(Errno::EXDEV) => {
+            return Outcome::Impossible("it is the running kernel's, mounted in this tree".into());
+        }
         // Before 6.12 an interrupt that the kernel keeps to itself says so only here.
         Err(errno @ (Errno::EIO | Errno::EPERM)) if path.as_str().starts_with("/proc/irq/") => {
             return Outcome::Impossible(format!("the kernel keeps this interrupt to itself ({errno})"));

@@ -174,6 +174,24 @@ fn a_template_of_the_operator_is_used() {
     assert!(xml.contains("<!-- mine -->"), "{xml}");
 }
 
+/// A template decides what a guest of root's may reach.
+#[test]
+fn a_template_that_others_can_change_is_refused() {
+    let tree = Tree::reference();
+    let template = "etc/rtkvm-tune/templates/mine.xml";
+    tree.write(template, "{% extends \"domain.xml\" %}\n");
+    tree.chmod(template, 0o666);
+    let before = tree.list();
+    let ran = tree.tune(&["apply", REFERENCE]).expect(2);
+    assert!(
+        ran.err.contains("nothing was written") && ran.err.contains("mine.xml: its mode is 0666"),
+        "{}",
+        ran.err
+    );
+    assert_eq!(tree.list(), before);
+    tree.tune(&["apply", "--dry-run", REFERENCE]).expect(0);
+}
+
 #[test]
 fn words_of_the_command_line() {
     let machine = "tests/captures/reference.capture";
