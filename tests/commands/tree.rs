@@ -280,7 +280,7 @@ fn runtime_only_sets_attributes() {
     tree.tune(&["apply", "--runtime", REFERENCE]).expect(0);
     let paths = changed(&before, &tree.list());
     let attribute = |path: &String| path.starts_with("proc/irq/") || path.starts_with("sys/");
-    assert!(paths.iter().all(|path| attribute(path)), "{paths:?}");
+    assert!(paths.iter().all(attribute), "{paths:?}");
     assert_eq!(paths.iter().filter(|path| attribute(path)).count(), 14, "{paths:?}");
 }
 
