@@ -107,12 +107,12 @@ fn line(host: &dyn Read, path: &HostPath) -> Option<String> {
 
 /// A whole number. The kernel writes -1 where it does not know, which is no value.
 fn number<T: std::str::FromStr>(host: &dyn Read, path: &HostPath) -> Option<T> {
-    line(host, path)?.parse().ok()
+    host.file(path).ok()?.text().trim().parse().ok()
 }
 
 /// A CPU list; `None` if the file is absent or holds something else.
 fn cpu_list(host: &dyn Read, path: &HostPath) -> Option<CpuSet> {
-    CpuSet::parse_kernel_list(&text(host, path)?).ok()
+    CpuSet::parse_kernel_list(&host.file(path).ok()?.text()).ok()
 }
 
 /// The numbers N of the entries `PREFIXn` of a directory, ascending.

@@ -5,6 +5,7 @@ use crate::formats::HostPath;
 use nix::errno::Errno;
 use nix::fcntl::{AtFlags, OFlag, OpenHow, ResolveFlag, open, openat2, readlinkat};
 use nix::sys::stat::{Mode, SFlag, fstat, fstatat};
+use std::cell::RefCell;
 use std::os::fd::{AsFd, OwnedFd};
 use std::rc::Rc;
 
@@ -13,23 +14,24 @@ use std::rc::Rc;
 pub struct Root {
     dir: OwnedFd,
     live: bool,
+    /// Where files are read to: one buffer, however many they are.
+    buffer: RefCell<Vec<u8>>,
 }
 
 impl Root {
     /// The live machine.
     pub fn live() -> Result<Root, Errno> {
-        Ok(Root {
-            dir: open("/", OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC, Mode::empty())?,
-            live: true,
-        })
+        Root::at("/".as_ref(), true)
     }
 
     /// A directory tree: a mounted image, a container's root, a test.
     pub fn tree(path: &std::path::Path) -> Result<Root, Errno> {
-        Ok(Root {
-            dir: open(path, OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC, Mode::empty())?,
-            live: false,
-        })
+        Root::at(path, false)
+    }
+
+    fn at(path: &std::path::Path, live: bool) -> Result<Root, Errno> {
+        let dir = open(path, OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC, Mode::empty())?;
+        Ok(Root { dir, live, buffer: RefCell::default() })
     }
 
     /// Whether this is the running machine, where programs may be run and the kernel answers.
@@ -71,16 +73,17 @@ impl Root {
             return Err(ReadError::Unsuitable);
         }
         let size = usize::try_from(stat.st_size).unwrap_or(0);
-        let mut bytes = vec![0; (size + 1).max(4097).min(limit + 1)];
+        let mut buffer = self.buffer.borrow_mut();
         let mut len = 0;
         loop {
-            if len == bytes.len() {
-                if len > limit {
-                    break;
-                }
-                bytes.resize((len * 2).min(limit + 1), 0);
+            let room = (len * 2).max(size + 1).max(PAGE + 1).min(limit + 1);
+            if len == room {
+                break;
             }
-            let n = match nix::unistd::read(&fd, &mut bytes[len..]) {
+            if buffer.len() < room {
+                buffer.resize(room, 0);
+            }
+            let n = match nix::unistd::read(&fd, &mut buffer[len..room]) {
                 Err(Errno::EINTR) => continue,
                 other => other.map_err(classify)?,
             };
@@ -98,9 +101,7 @@ impl Root {
             }
             len = limit;
         }
-        bytes.truncate(len);
-        bytes.shrink_to_fit();
-        Ok(Rc::new(File { bytes, mode: stat.st_mode & 0o7777 }))
+        Ok(Rc::new(File { bytes: buffer[..len].to_vec(), mode: stat.st_mode & 0o7777 }))
     }
 }
 

@@ -226,7 +226,7 @@ fn a_capture_is_audited_as_its_machine() {
         assert_eq!(audit(&file, status), audit(tree.name(), status), "{words:?}");
         std::fs::read_to_string(&file).expect("readable")
     };
-    let both = |status| [&[REFERENCE][..], &[]].map(|words| compare(words, status));
+    let both = |status| [compare(&[REFERENCE], status), compare(&[], status)];
     tree.write(quirk, "GRUB_TIMEOUT=1\n");
     tree.write("etc/libvirt/qemu/other.xml", "<domain><secret/></domain>\n");
     both(1);
@@ -280,7 +280,7 @@ fn runtime_only_sets_attributes() {
     tree.tune(&["apply", "--runtime", REFERENCE]).expect(0);
     let paths = changed(&before, &tree.list());
     let attribute = |path: &String| path.starts_with("proc/irq/") || path.starts_with("sys/");
-    assert!(paths.iter().all(|path| attribute(path)), "{paths:?}");
+    assert!(paths.iter().all(attribute), "{paths:?}");
     assert_eq!(paths.iter().filter(|path| attribute(path)).count(), 14, "{paths:?}");
 }
 
