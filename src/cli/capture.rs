@@ -2,11 +2,9 @@
 
 use super::args::CaptureArgs;
 use super::{Outcome, load};
-use crate::facts::boot::GRUB_D;
-use crate::facts::{Facts, Loader};
 use crate::formats::HostPath;
 use crate::host::{Read, Snapshot, print, write_output};
-use crate::knobs::PROFILE;
+use crate::knobs::{PROFILE, UNIT, WANTED_BY};
 use crate::plan::{self, Scope};
 use crate::profile::{self, Parsed};
 
@@ -15,7 +13,7 @@ pub(super) fn run(args: &CaptureArgs) -> Outcome {
     let given = args.profile.as_deref().map(load::read_profile).transpose()?.map(|given| given.parsed);
     let snapshot = machine.snapshot()?;
     let facts = load::facts(&machine, &snapshot)?;
-    read_ours(&snapshot, &facts);
+    read_ours(&snapshot);
     for parsed in kept(&snapshot).into_iter().chain(given) {
         // Whatever comes of it: what planning reads is then in the snapshot, and nothing else, for the
         // definitions of other guests may hold passwords.
@@ -29,20 +27,11 @@ pub(super) fn run(args: &CaptureArgs) -> Outcome {
     Ok(0)
 }
 
-/// What planning reads of every machine beside its facts: the boot settings and what an apply left.
-fn read_ours(snapshot: &Snapshot, facts: &Facts) {
-    let units = HostPath::new("/etc/systemd/system");
-    // What is not there is not recorded.
+/// What an apply leaves on every machine. What is not there is not recorded.
+fn read_ours(snapshot: &Snapshot) {
     let _ = snapshot.file(&HostPath::new(PROFILE));
-    let _ = snapshot.file(&units.join("rtkvm-tune.service"));
-    let _ = snapshot.link(&units.join("multi-user.target.wants/rtkvm-tune.service"));
-    if facts.boot.loader == Loader::GrubDebian {
-        let dir = HostPath::new(GRUB_D);
-        let names = snapshot.list(&dir).unwrap_or_default();
-        names.iter().filter(|name| name.ends_with(".cfg")).for_each(|name| {
-            let _ = snapshot.file(&dir.join(name));
-        });
-    }
+    let _ = snapshot.file(&HostPath::new(UNIT));
+    let _ = snapshot.link(&HostPath::new(WANTED_BY));
 }
 
 /// The profile that an apply kept, if it is one.

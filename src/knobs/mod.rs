@@ -17,7 +17,7 @@ use crate::resources::{Ignored, Resource};
 use serde::Serialize;
 
 pub use boot::EXTRA_ARGUMENTS;
-pub use services::PROFILE;
+pub use services::{PROFILE, UNIT, WANTED_BY};
 
 /// One tunable that this program knows.
 pub struct Knob {

@@ -10,8 +10,11 @@ pub(super) const KNOBS: &[Knob] = &[BOOT_UNIT];
 /// The applied profile, for the boot unit.
 pub const PROFILE: &str = "/etc/rtkvm-tune/profile.toml";
 
-/// The name of the boot unit.
-const UNIT: &str = "rtkvm-tune.service";
+/// The boot unit.
+pub const UNIT: &str = "/etc/systemd/system/rtkvm-tune.service";
+
+/// The link that enables it.
+pub const WANTED_BY: &str = "/etc/systemd/system/multi-user.target.wants/rtkvm-tune.service";
 
 const BOOT_UNIT: Knob = Knob {
     id: "services.boot-unit",
@@ -24,13 +27,12 @@ const BOOT_UNIT: Knob = Knob {
     check: "the unit, its link in multi-user.target.wants and the kept profile have the planned content",
     reach: Reach::Live,
     settings: |ctx| {
-        let dir = HostPath::new("/etc/systemd/system");
         let file = |path, content| Resource::File(OwnedFile { path, content, mode: 0o644 });
-        let wants = dir.join("multi-user.target.wants").join(UNIT);
+        let link = Resource::Link { path: HostPath::new(WANTED_BY), target: "../rtkvm-tune.service".into() };
         Ok(vec![
             Setting::new("profile kept for it", file(HostPath::new(PROFILE), ctx.source.text.clone())),
-            Setting::new("unit", file(dir.join(UNIT), unit())),
-            Setting::new("enabled", Resource::Link { path: wants, target: format!("../{UNIT}") }),
+            Setting::new("unit", file(HostPath::new(UNIT), unit())),
+            Setting::new("enabled", link),
         ])
     },
 };

@@ -90,7 +90,7 @@ pub enum Step {
         before: Option<String>,
         /// Its text after; `None` to remove it.
         after: Option<String>,
-        /// Permission bits of a new file.
+        /// Its permission bits.
         mode: u32,
     },
     /// Make a symbolic link.

@@ -110,7 +110,7 @@ fn number(label: &str) -> Option<(&str, u32)> {
 
 /// Ascending numbers as `24,26-30`.
 fn ranges(numbers: &[u32]) -> String {
-    let runs = numbers.chunk_by(|a, b| a + 1 == *b);
+    let runs = numbers.chunk_by(|a, b| a.checked_add(1) == Some(*b));
     let texts: Vec<_> = runs
         .map(|run| match run {
             [one] => one.to_string(),

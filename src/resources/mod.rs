@@ -45,7 +45,7 @@ pub struct OwnedFile {
     pub path: HostPath,
     /// What it should say.
     pub content: String,
-    /// Its permission bits when it is made; an existing file keeps its own.
+    /// Its permission bits.
     pub mode: u32,
 }
 
