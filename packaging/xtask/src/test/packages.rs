@@ -7,7 +7,7 @@ use nix::unistd::geteuid;
 
 use crate::shell::{need, run};
 
-const PACKAGES: [&str; 11] = [
+const PACKAGES: [&str; 12] = [
     "busybox-static",
     "cpio",
     "git",
@@ -16,6 +16,7 @@ const PACKAGES: [&str; 11] = [
     "libvirt-clients",
     "libvirt-daemon-system",
     "libxml2-utils",
+    "patch",
     "qemu-system-x86",
     "qemu-utils",
     "strace",
