@@ -3,6 +3,7 @@
 use std::process::ExitCode;
 
 mod captures;
+mod deb;
 mod docs;
 mod shell;
 mod test;
@@ -15,6 +16,7 @@ usage: cargo xtask TASK
                         record the test machines of tests/captures with QEMU; all of them without a NAME
       --list            name the machines and say what they are
       --program FILE    a static program to record with, instead of a fresh build
+  deb [--profile NAME]  build the Debian package of this tree, static, in target/deb
   docs [--check]        write what docs/ has from the program itself; with --check only compare
 ";
 
@@ -27,6 +29,7 @@ fn main() -> ExitCode {
     let result = match task {
         "test" => test::run(rest),
         "captures" => captures::run(rest),
+        "deb" => deb::run(rest),
         "docs" => docs::run(rest),
         "help" | "--help" | "-h" => {
             print!("{USAGE}");
