@@ -5,6 +5,7 @@ use std::process::ExitCode;
 mod captures;
 mod deb;
 mod docs;
+mod lab;
 mod shell;
 mod test;
 
@@ -17,6 +18,7 @@ usage: cargo xtask TASK
       --list            name the machines and say what they are
       --program FILE    a static program to record with, instead of a fresh build
   deb [--profile NAME]  build the Debian package of this tree, static, in target/deb
+  lab VERB              a real host, emulated: `cargo xtask lab help`
   docs [--check]        write what docs/ has from the program itself; with --check only compare
 ";
 
@@ -31,6 +33,7 @@ fn main() -> ExitCode {
         "captures" => captures::run(rest),
         "deb" => deb::run(rest),
         "docs" => docs::run(rest),
+        "lab" => lab::run(rest),
         "help" | "--help" | "-h" => {
             print!("{USAGE}");
             Ok(())
