@@ -199,3 +199,29 @@ pub(crate) fn overlay(base: &Path, format: &str, disk: &Path) -> Result<()> {
 pub(crate) fn work() -> PathBuf {
     root().join("target/lab")
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn another_key_is_another_image() {
+        assert_eq!(recipe("one").len(), 12);
+        assert_eq!(recipe("one"), recipe("one"));
+        assert_ne!(recipe("one"), recipe("two"));
+    }
+
+    #[test]
+    fn the_first_sector_has_one_bootable_partition_up_to_the_end() {
+        let disk = std::env::temp_dir().join(format!("rtkvm-tune-partition-{}", std::process::id()));
+        partition(&disk).unwrap();
+        let length = fs::metadata(&disk).unwrap().len();
+        let mut sector = [0; 512];
+        File::open(&disk).unwrap().read_exact_at(&mut sector, 0).unwrap();
+        fs::remove_file(&disk).unwrap();
+        let number = |at: usize| u64::from(u32::from_le_bytes(sector[at..at + 4].try_into().unwrap()));
+        assert_eq!((sector[446], sector[450], &sector[510..]), (0x80, 0x83, &[0x55, 0xaa][..]));
+        assert_eq!((number(454) * 512, (number(454) + number(458)) * 512), (PARTITION, length));
+        assert!(sector[462..510].iter().all(|byte| *byte == 0));
+    }
+}

@@ -288,3 +288,31 @@ fn arguments(boot: &Boot, port: u16) -> Result<Vec<String>> {
     line.extend(boot.extra.iter().cloned());
     Ok(line)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_machine_is_reached_from_this_computer_only() {
+        let boot = Boot {
+            topology: "reference",
+            disk: Path::new("/dev/null"),
+            format: "raw",
+            key: Path::new("/dev/null"),
+            extra: &["-no-reboot".to_owned()],
+            attached: true,
+        };
+        let line = arguments(&boot, 2200).unwrap();
+        let value = |option: &str| {
+            let at = line.iter().position(|word| word == option).unwrap();
+            line[at + 1].as_str()
+        };
+        assert_eq!(value("-netdev"), "user,id=net0,restrict=on,hostfwd=tcp:127.0.0.1:2200-:22");
+        assert_eq!(line.iter().filter(|word| *word == "-netdev").count(), 1);
+        assert_eq!(value("-accel"), "tcg,thread=single");
+        assert!(line.iter().any(|word| word.contains("size=32G,prealloc=off,reserve=off")));
+        assert_eq!(line.last().unwrap(), "-no-reboot");
+        assert!(arguments(&Boot { topology: "none", ..boot }, 1).is_err());
+    }
+}
