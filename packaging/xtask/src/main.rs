@@ -4,7 +4,9 @@ use std::process::ExitCode;
 
 mod bench;
 mod captures;
+mod deb;
 mod docs;
+mod lab;
 mod shell;
 mod test;
 
@@ -17,6 +19,8 @@ usage: cargo xtask TASK
       --list            name the machines and say what they are
       --program FILE    a static program to record with, instead of a fresh build
   bench                 what a dry run costs, next to a program that only reads the same files
+  deb [--profile NAME]  build the Debian package of this tree, static, in target/deb
+  lab VERB              a real host, emulated: `cargo xtask lab help`
   docs [--check]        write what docs/ has from the program itself; with --check only compare
 ";
 
@@ -30,7 +34,9 @@ fn main() -> ExitCode {
         "test" => test::run(rest),
         "bench" => bench::run(rest),
         "captures" => captures::run(rest),
+        "deb" => deb::run(rest),
         "docs" => docs::run(rest),
+        "lab" => lab::run(rest),
         "help" | "--help" | "-h" => {
             print!("{USAGE}");
             Ok(())

@@ -72,11 +72,16 @@ fn cannot_start(command: &Command) -> String {
 fn package_of(program: &str) -> Option<&'static str> {
     Some(match program {
         "qemu-system-x86_64" => "qemu-system-x86",
+        "qemu-img" => "qemu-utils",
+        "mmdebstrap" => "mmdebstrap",
+        "mkfs.ext4" => "e2fsprogs",
+        "ssh" | "ssh-keygen" => "openssh-client",
+        "gzip" => "gzip",
         "cpio" => "cpio",
         "grub-mkconfig" => "grub2-common",
         "strace" => "strace",
         "setpriv" => "util-linux",
-        "dpkg-query" | "dpkg" => "dpkg",
+        "dpkg-query" | "dpkg" | "dpkg-deb" => "dpkg",
         "apt-get" | "apt-cache" => "apt",
         _ => return None,
     })

@@ -157,8 +157,8 @@ impl Machine {
         Duration::from_secs(self.deadline)
     }
 
-    /// QEMU's arguments; paths are relative to the folder of the machine.
-    pub(crate) fn qemu_arguments(&self, release: &str) -> Vec<String> {
+    /// The processors, nodes and memory, as QEMU's arguments. Memory that nothing touches takes none of ours.
+    pub(crate) fn topology_arguments(&self) -> Vec<String> {
         let mut line: Vec<String> = Vec::new();
         let mut add = |words: &[&str]| line.extend(words.iter().map(|word| word.to_string()));
         add(&["-accel", "tcg,thread=single", "-machine", "q35", "-smp", self.smp, "-cpu"]);
@@ -174,30 +174,47 @@ impl Machine {
         for (from, to, distance) in self.distances {
             add(&["-numa", &format!("dist,src={from},dst={to},val={distance}")]);
         }
-        add(&["-nic", "none", "-display", "none", "-no-reboot"]);
+        line
+    }
+
+    /// A drive, where there are more nodes behind a bridge that belongs to node 1, as QEMU's arguments.
+    pub(crate) fn drive_arguments(&self) -> Vec<String> {
+        let bus = if self.nodes.len() > 1 { "port1" } else { "pcie.0" };
+        let bridge = if self.nodes.len() > 1 { NODE_1_DEVICES } else { &[] };
+        let drive = format!("nvme,bus={bus},drive=disk1,serial=disk1");
+        let words = ["-blockdev", NVME, "-device", &drive];
+        bridge.iter().chain(&words).map(|word| word.to_string()).collect()
+    }
+
+    /// QEMU's arguments; paths are relative to the folder of the machine.
+    pub(crate) fn qemu_arguments(&self, release: &str) -> Vec<String> {
+        let mut line = self.topology_arguments();
+        let add = |line: &mut Vec<String>, words: &[&str]| {
+            line.extend(words.iter().map(|word| word.to_string()));
+        };
+        add(&mut line, &["-nic", "none", "-display", "none", "-no-reboot"]);
         if self.devices {
-            add(DEVICES);
-            let bus = if self.nodes.len() > 1 { "port1" } else { "pcie.0" };
-            if self.nodes.len() > 1 {
-                add(NODE_1_DEVICES);
-            }
-            add(&["-blockdev", NVME, "-device", &format!("nvme,bus={bus},drive=disk1,serial=disk1")]);
+            add(&mut line, DEVICES);
+            line.extend(self.drive_arguments());
         }
-        add(&[
-            "-serial",
-            "file:console.log",
-            "-chardev",
-            "file,id=out,path=record",
-            "-device",
-            "virtio-serial-pci,bus=pcie.0",
-        ]);
-        add(&["-device", "virtserialport,chardev=out"]);
-        add(&["-kernel", "vmlinuz", "-initrd", "initramfs.gz", "-append"]);
+        add(
+            &mut line,
+            &[
+                "-serial",
+                "file:console.log",
+                "-chardev",
+                "file,id=out,path=record",
+                "-device",
+                "virtio-serial-pci,bus=pcie.0",
+            ],
+        );
+        add(&mut line, &["-device", "virtserialport,chardev=out"]);
+        add(&mut line, &["-kernel", "vmlinuz", "-initrd", "initramfs.gz", "-append"]);
         let kernel = format!(
             "BOOT_IMAGE=/boot/vmlinuz-{release} root=/dev/vda1 ro quiet console=ttyS0 panic=-1 {}",
             self.kernel
         );
-        add(&[kernel.trim_end()]);
+        add(&mut line, &[kernel.trim_end()]);
         line
     }
 

@@ -12,7 +12,8 @@ mod initramfs;
 mod machines;
 mod qemu;
 
-use machines::{MACHINES, Machine};
+use machines::MACHINES;
+pub(crate) use machines::Machine;
 
 /// Records the named machines, or all of them.
 pub(crate) fn run(args: &[String]) -> Result<()> {
@@ -66,6 +67,11 @@ fn select(names: &[&str]) -> Result<Vec<&'static Machine>> {
         }
     };
     names.iter().map(find).collect()
+}
+
+/// The machine of this name.
+pub(crate) fn machine(name: &str) -> Result<&'static Machine> {
+    Ok(select(&[name])?[0])
 }
 
 /// Builds rtkvm-tune without any shared library, in its own target folder so that the usual build stays warm.

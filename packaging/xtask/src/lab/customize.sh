@@ -1,0 +1,57 @@
+#!/bin/sh
+# Run by mmdebstrap: customize.sh ROOT. Turns a fresh Debian tree into a host that boots fast under emulation,
+# can be reached through ssh with the key in $LAB_KEY, and boots by its own GRUB once `prepare.sh` ran in it.
+set -eu
+root=$1
+echo lab >"$root/etc/hostname"
+printf '127.0.0.1 localhost lab\n' >"$root/etc/hosts"
+printf '/dev/vda1 / ext4 noatime,errors=remount-ro 0 1\n' >"$root/etc/fstab"
+
+# The address that QEMU's user network forwards to. No route leads out of it.
+cat >"$root/etc/systemd/network/lab.network" <<TEXT
+[Match]
+Name=en* eth*
+[Network]
+Address=10.0.2.15/24
+LinkLocalAddressing=no
+IPv6AcceptRA=no
+TEXT
+install -d -m 700 "$root/root/.ssh"
+install -m 600 "$LAB_KEY" "$root/root/.ssh/authorized_keys"
+cat >"$root/etc/ssh/sshd_config.d/lab.conf" <<TEXT
+PermitRootLogin prohibit-password
+UseDNS no
+UsePAM no
+Ciphers chacha20-poly1305@openssh.com,aes128-ctr
+TEXT
+
+# Only what the emulated disk needs: a small archive loads and unpacks sooner.
+sed -i 's/^MODULES=.*/MODULES=list/; s/^COMPRESS=.*/COMPRESS=lz4/' "$root/etc/initramfs-tools/initramfs.conf"
+printf 'virtio_pci\nvirtio_blk\next4\ncrc32c_generic\n' >>"$root/etc/initramfs-tools/modules"
+chroot "$root" update-initramfs -u -k all
+
+# init_on_alloc=0: otherwise a huge page allocated at run time is zeroed, and takes real memory of the machine below.
+cat >"$root/etc/default/grub" <<TEXT
+GRUB_DEFAULT=0
+GRUB_TIMEOUT=0
+GRUB_DISTRIBUTOR=Debian
+GRUB_CMDLINE_LINUX_DEFAULT="quiet"
+GRUB_CMDLINE_LINUX="console=ttyS0 init_on_alloc=0"
+GRUB_TERMINAL=serial
+GRUB_DISABLE_OS_PROBER=true
+GRUB_DISABLE_RECOVERY=true
+TEXT
+mkdir -p "$root/boot/grub"
+
+chroot "$root" systemctl enable systemd-networkd ssh
+# The peer to compare with; it starts when a test says so.
+chroot "$root" systemctl disable tuned
+chroot "$root" systemctl mask systemd-networkd-wait-online systemd-binfmt systemd-timesyncd e2scrub_reap \
+    getty@tty1 apt-daily.timer apt-daily-upgrade.timer dpkg-db-backup.timer e2scrub_all.timer fstrim.timer
+rm -f "$root/etc/libvirt/qemu/networks/autostart/default.xml"
+chroot "$root" passwd -d root
+mkdir -p "$root/var/log/journal"
+
+# What mmdebstrap told dpkg to leave out, our own package shall bring.
+rm -f "$root/etc/dpkg/dpkg.cfg.d/99mmdebstrap"
+rm -rf "$root"/var/lib/apt/lists/* "$root"/var/cache/apt/*.bin

@@ -1,0 +1,318 @@
+//! One QEMU with its disk, reached through ssh on the loopback. Attached to this process it cannot outlive it;
+//! detached (`cargo xtask lab start`) it runs until it is stopped.
+
+use std::fs::{self, File};
+use std::net::{Ipv4Addr, TcpListener};
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
+use super::memory::{self, Watch};
+use super::ssh::{Connection, Done, Reached};
+use crate::captures::machine;
+use crate::shell::seconds;
+
+/// Until when a boot must answer.
+const BOOT: Duration = Duration::from_secs(300);
+/// Until when it must have powered off.
+const POWER_OFF: Duration = Duration::from_secs(120);
+const DEVICES: [&str; 11] = [
+    "-netdev",
+    "-device",
+    "virtio-net-pci,netdev=net0,romfile=",
+    "-device",
+    "virtio-rng-pci",
+    "-vga",
+    "none",
+    "-display",
+    "none",
+    "-monitor",
+    "none",
+];
+
+/// How to boot.
+pub(crate) struct Boot<'a> {
+    /// A machine of `cargo xtask captures --list`.
+    pub(crate) topology: &'a str,
+    /// The disk, which is written to.
+    pub(crate) disk: &'a Path,
+    /// The disk's format.
+    pub(crate) format: &'a str,
+    /// The private key.
+    pub(crate) key: &'a Path,
+    /// Further arguments of QEMU.
+    pub(crate) extra: &'a [String],
+    /// Whether it ends with this process.
+    pub(crate) attached: bool,
+}
+
+/// A running machine.
+pub(crate) struct VirtualMachine {
+    folder: PathBuf,
+    pid: Pid,
+    connection: Connection,
+    started: Instant,
+    /// Attached machines only: whoever starts QEMU must also wait for its end.
+    process: Option<std::process::Child>,
+    watch: Option<Watch>,
+}
+
+impl VirtualMachine {
+    /// Starts QEMU; its files are in `folder`, which is made anew.
+    pub(crate) fn start(folder: &Path, boot: &Boot) -> Result<VirtualMachine> {
+        if let Ok(running) = VirtualMachine::running(folder, boot.key) {
+            bail!("{} runs already (PID {}): `cargo xtask lab kill` ends it", folder.display(), running.pid);
+        }
+        let _ = fs::remove_dir_all(folder);
+        fs::create_dir_all(folder)?;
+        let port = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?.port();
+        // Under emulation the machine must not take the processors from those who use the computer.
+        let mut command = Command::new("nice");
+        if boot.attached {
+            // The kernel kills QEMU should this process end in any way.
+            command.args(["setpriv", "--pdeathsig", "KILL", "--"]);
+        } else {
+            command.process_group(0);
+        }
+        command.arg("qemu-system-x86_64").args(arguments(boot, port)?).current_dir(folder);
+        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(File::create(folder.join("qemu.log"))?);
+        let child = command.spawn().context("cannot start `nice`")?;
+        let pid = Pid::from_raw(i32::try_from(child.id())?);
+        let connection = Connection::new(folder, port, boot.key);
+        let mut machine = VirtualMachine {
+            folder: folder.to_owned(),
+            pid,
+            connection,
+            started: Instant::now(),
+            process: None,
+            watch: None,
+        };
+        fs::write(folder.join("pid"), pid.to_string())?;
+        fs::write(folder.join("port"), port.to_string())?;
+        memory::sacrifice(pid)?;
+        if boot.attached {
+            machine.process = Some(child);
+            machine.watch = Some(Watch::start(pid));
+        }
+        Ok(machine)
+    }
+
+    /// A detached machine that was started earlier.
+    ///
+    /// # Errors
+    /// There is none.
+    pub(crate) fn running(folder: &Path, key: &Path) -> Result<VirtualMachine> {
+        let number = |name: &str| -> Result<i32> { Ok(fs::read_to_string(folder.join(name))?.parse()?) };
+        let found = number("pid").and_then(|pid| Ok((pid, u16::try_from(number("port")?)?)));
+        let (pid, port) = found.ok().context("no machine runs: `cargo xtask lab start` starts one")?;
+        let machine = VirtualMachine {
+            folder: folder.to_owned(),
+            pid: Pid::from_raw(pid),
+            connection: Connection::new(folder, port, key),
+            started: Instant::now(),
+            process: None,
+            watch: None,
+        };
+        match machine.is_ours() {
+            true => Ok(machine),
+            false => {
+                bail!("the machine of {} has ended: `cargo xtask lab start` starts one", folder.display())
+            }
+        }
+    }
+
+    /// The PID may belong to another process by now: only a QEMU that works in our folder is ours.
+    fn is_ours(&self) -> bool {
+        let process = PathBuf::from(format!("/proc/{}", self.pid));
+        let same = |link: &str, path: &Path| {
+            let target = fs::read_link(process.join(link));
+            target.is_ok_and(|target| Some(target) == fs::canonicalize(path).ok())
+        };
+        let line = fs::read(process.join("cmdline")).unwrap_or_default();
+        same("cwd", &self.folder) && String::from_utf8_lossy(&line).contains("qemu-system-x86_64")
+    }
+
+    /// Waits until it answers. A machine that ended or does not let us in is not waited for.
+    pub(crate) fn wait_for_ssh(&mut self) -> Result<Duration> {
+        self.wait(BOOT, |machine| Ok(machine.connection.reach()? == Reached::Yes))
+    }
+
+    fn wait(
+        &mut self,
+        limit: Duration,
+        mut ready: impl FnMut(&mut Self) -> Result<bool>,
+    ) -> Result<Duration> {
+        let start = Instant::now();
+        loop {
+            if ready(self)? {
+                return Ok(start.elapsed());
+            }
+            if self.has_ended()? {
+                bail!("QEMU ended{}{}", self.excess(), self.tails());
+            }
+            if start.elapsed() > limit {
+                bail!("no answer after {}{}", seconds(start.elapsed()), self.tails());
+            }
+            thread::sleep(Duration::from_millis(500));
+        }
+    }
+
+    fn has_ended(&mut self) -> Result<bool> {
+        match &mut self.process {
+            Some(child) => Ok(child.try_wait()?.is_some()),
+            None => Ok(!self.is_ours()),
+        }
+    }
+
+    fn excess(&self) -> String {
+        match &self.watch {
+            Some(watch) if watch.killed() => format!(": {}", memory::EXCESS),
+            _ => String::new(),
+        }
+    }
+
+    /// Runs a command line in the guest's shell with `input`, whatever its exit status.
+    pub(crate) fn ssh(&self, command: &str, input: &[u8], limit: Duration) -> Result<Done> {
+        let done = self.connection.run(command, input, limit);
+        done.with_context(|| format!("`{command}` in the machine{}{}", self.excess(), self.tails()))
+    }
+
+    /// A command for a person's terminal: ssh with these words.
+    pub(crate) fn terminal(&self) -> Command {
+        self.connection.command()
+    }
+
+    /// Reboots as an administrator does, and waits until it answers with another boot id.
+    pub(crate) fn reboot(&mut self) -> Result<Duration> {
+        let before = self.boot_id()?;
+        let start = Instant::now();
+        self.connection.close();
+        // The connection may break before the command's status arrives.
+        let _ = self.connection.run("systemctl reboot", b"", Duration::from_secs(60));
+        self.wait(BOOT, |machine| {
+            machine.connection.close();
+            Ok(machine.connection.reach()? == Reached::Yes
+                && machine.boot_id().is_ok_and(|now| !now.is_empty() && now != before))
+        })?;
+        Ok(start.elapsed())
+    }
+
+    fn boot_id(&self) -> Result<String> {
+        let read = "cat /proc/sys/kernel/random/boot_id";
+        Ok(self.connection.run(read, b"", Duration::from_secs(30))?.success()?.trim().to_owned())
+    }
+
+    /// Powers off as an administrator does, and waits until QEMU has ended.
+    pub(crate) fn power_off(&mut self) -> Result<()> {
+        let _ = self.connection.run("systemctl poweroff", b"", Duration::from_secs(60));
+        self.connection.close();
+        let start = Instant::now();
+        while !self.has_ended()? {
+            if start.elapsed() > POWER_OFF {
+                bail!("still on after {}{}", seconds(start.elapsed()), self.tails());
+            }
+            thread::sleep(Duration::from_millis(200));
+        }
+        Ok(())
+    }
+
+    /// Ends QEMU at once.
+    pub(crate) fn kill(&mut self) {
+        self.connection.close();
+        if let Some(child) = &mut self.process {
+            // Both fail only when it has ended already.
+            let _ = child.kill();
+            let _ = child.wait();
+        } else if self.is_ours() {
+            let _ = kill(self.pid, Signal::SIGKILL);
+        }
+    }
+
+    /// The most memory that QEMU had, in MiB; 0 when it has ended.
+    pub(crate) fn peak(&self) -> u64 {
+        memory::of(self.pid, "VmHWM")
+    }
+
+    /// Since QEMU was started.
+    pub(crate) fn age(&self) -> Duration {
+        self.started.elapsed()
+    }
+
+    /// The last lines of the console and of QEMU's own messages.
+    fn tails(&self) -> String {
+        let mut text = String::new();
+        for name in ["qemu.log", "serial.log"] {
+            let log = fs::read(self.folder.join(name)).unwrap_or_default();
+            let log = String::from_utf8_lossy(&log);
+            let lines: Vec<&str> = log.lines().filter(|line| !line.contains("TCG doesn't support")).collect();
+            text.push_str(&format!("\n  {}:", self.folder.join(name).display()));
+            for line in &lines[lines.len().saturating_sub(25)..] {
+                text.push_str(&format!("\n    {}", line.trim_end().escape_debug()));
+            }
+        }
+        text
+    }
+}
+
+impl Drop for VirtualMachine {
+    fn drop(&mut self) {
+        if self.process.is_some() {
+            self.kill();
+        }
+    }
+}
+
+/// QEMU's arguments; paths are relative to the machine's folder, but for the disk.
+fn arguments(boot: &Boot, port: u16) -> Result<Vec<String>> {
+    let machine = machine(boot.topology)?;
+    let mut line = machine.topology_arguments();
+    let disk = boot.disk.canonicalize().with_context(|| format!("{}", boot.disk.display()))?;
+    // A comma in a path would begin another option.
+    let disk = disk.to_string_lossy().replace(',', ",,");
+    line.push("-drive".into());
+    line.push(format!("if=none,id=disk0,file={disk},format={},cache=unsafe,discard=unmap", boot.format));
+    line.extend(
+        ["-device", "virtio-blk-pci,drive=disk0,bootindex=1", "-serial", "file:serial.log"].map(String::from),
+    );
+    line.extend(DEVICES.map(String::from));
+    let network = format!("user,id=net0,restrict=on,hostfwd=tcp:127.0.0.1:{port}-:22");
+    let at = line.iter().position(|word| word == "-netdev").context("no network")?;
+    line.insert(at + 1, network);
+    line.extend(machine.drive_arguments());
+    line.extend(boot.extra.iter().cloned());
+    Ok(line)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_machine_is_reached_from_this_computer_only() {
+        let boot = Boot {
+            topology: "reference",
+            disk: Path::new("/dev/null"),
+            format: "raw",
+            key: Path::new("/dev/null"),
+            extra: &["-no-reboot".to_owned()],
+            attached: true,
+        };
+        let line = arguments(&boot, 2200).unwrap();
+        let value = |option: &str| {
+            let at = line.iter().position(|word| word == option).unwrap();
+            line[at + 1].as_str()
+        };
+        assert_eq!(value("-netdev"), "user,id=net0,restrict=on,hostfwd=tcp:127.0.0.1:2200-:22");
+        assert_eq!(line.iter().filter(|word| *word == "-netdev").count(), 1);
+        assert_eq!(value("-accel"), "tcg,thread=single");
+        assert!(line.iter().any(|word| word.contains("size=32G,prealloc=off,reserve=off")));
+        assert_eq!(line.last().unwrap(), "-no-reboot");
+        assert!(arguments(&Boot { topology: "none", ..boot }, 1).is_err());
+    }
+}

@@ -1,0 +1,71 @@
+//! On a host that booted with our arguments, through its own GRUB.
+
+use anyhow::{Result, ensure};
+use rtkvm_tune::formats::CpuSet;
+
+use super::state::interrupts;
+use super::{HOUSEKEEPING, Host, ISOLATED, PAGES, PROFILE};
+
+pub(super) fn the_machine_is_as_planned() -> Result<()> {
+    let host = Host::boot_applied()?;
+    is(&host, "/sys/devices/system/cpu/isolated", ISOLATED)?;
+    is(&host, "/sys/devices/system/cpu/nohz_full", ISOLATED)?;
+    for node in 0..2 {
+        let pages = format!("/sys/devices/system/node/node{node}/hugepages/hugepages-1048576kB/nr_hugepages");
+        is(&host, &pages, PAGES)?;
+    }
+    let mask = CpuSet::parse_mask(&host.read("/proc/irq/default_smp_affinity")?)?;
+    ensure!(mask.to_string() == HOUSEKEEPING, "default_smp_affinity is {mask}");
+    let workqueues = CpuSet::parse_mask(&host.read("/sys/devices/virtual/workqueue/cpumask")?)?;
+    ensure!(workqueues.to_string() == HOUSEKEEPING, "workqueues run on {workqueues}");
+
+    let isolated = CpuSet::parse_kernel_list(ISOLATED)?;
+    let mut lagging = 0;
+    for irq in interrupts(&host)?.iter().filter(|irq| !irq.is_fixed()) {
+        let on = CpuSet::parse_kernel_list(&irq.affinity)?.intersection(&isolated);
+        ensure!(on.is_empty(), "IRQ {} ({}) may go to {on}", irq.number, irq.actions);
+        let effective = CpuSet::parse_kernel_list(&irq.effective)?;
+        // It follows when the interrupt next fires.
+        lagging += usize::from(!effective.intersection(&isolated).is_empty());
+    }
+    eprintln!("      {lagging} interrupts have not fired since they were moved");
+
+    let unit = host.sh("systemctl show rtkvm-tune.service --property=ActiveState,ExecMainStatus")?;
+    ensure!(
+        unit.contains("ActiveState=active") && unit.contains("ExecMainStatus=0"),
+        "the boot unit: {unit}"
+    );
+    let mounts = host.sh("findmnt --noheadings --types hugetlbfs --output TARGET,OPTIONS")?;
+    ensure!(
+        mounts.lines().any(|line| line.starts_with("/dev/hugepages ") && line.contains("pagesize=1024M")),
+        "hugetlbfs: {mounts}"
+    );
+    let guests = host.sh("virsh --connect qemu:///system list --all --name")?;
+    ensure!(guests.trim() == "rt0", "guests: {guests}");
+    host.verify(PROFILE)?.expect(0)?;
+    Ok(())
+}
+
+fn is(host: &Host, path: &str, wanted: &str) -> Result<()> {
+    let found = host.read(path)?;
+    ensure!(found == wanted, "{path}: {found}, not {wanted}");
+    Ok(())
+}
+
+pub(super) fn a_foreign_drop_in_leaves_our_arguments() -> Result<()> {
+    let mut host = Host::boot_applied()?;
+    // As cloud images have it; its name sorts before ours.
+    host.write(
+        "/etc/default/grub.d/50-cloudimg-settings.cfg",
+        b"GRUB_CMDLINE_LINUX_DEFAULT=\"quiet foreign=1\"\nGRUB_TIMEOUT=0\n",
+    )?;
+    host.sh("update-grub")?;
+    host.verify(PROFILE)?.expect(0)?;
+    host.reboot()?;
+    let line = host.read("/proc/cmdline")?;
+    ensure!(line.split(' ').any(|word| word == "foreign=1"), "the foreign argument is not there: {line}");
+    is(&host, "/sys/devices/system/cpu/isolated", ISOLATED)?;
+    is(&host, "/sys/devices/system/cpu/nohz_full", ISOLATED)?;
+    host.verify(PROFILE)?.expect(0)?;
+    Ok(())
+}
