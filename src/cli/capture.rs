@@ -14,7 +14,7 @@ pub(super) fn run(args: &CaptureArgs) -> Outcome {
     let snapshot = machine.snapshot()?;
     let facts = load::facts(&machine, &snapshot)?;
     read_ours(&snapshot);
-    for parsed in kept(&snapshot).into_iter().chain(given) {
+    if let Some(parsed) = given.or_else(|| kept(&snapshot)) {
         // Whatever comes of it: what planning reads is then in the snapshot, and nothing else, for the
         // definitions of other guests may hold passwords.
         let _ = plan::make(&snapshot, facts.clone(), &parsed, Scope::Everything);

@@ -4,7 +4,7 @@ use crate::facts::PROGRAM;
 use crate::formats::HostPath;
 use crate::guest;
 use crate::host::{Program, Read, Root, Writer};
-use crate::knobs::Reach;
+use crate::knobs::{self, Reach};
 use crate::plan::{Item, Plan, Step, unknown_loader};
 use crate::resources::{State, Value};
 use nix::errno::Errno;
@@ -74,13 +74,14 @@ impl fmt::Display for Report {
 }
 
 /// What an apply left undone although nothing failed: settings of the plan after it that are still missing or
-/// different, but for those that the reports explain already.
+/// different, but for those that the reports explain already: arguments that wait for update-grub in a tree, and
+/// interrupts once one of them was refused.
 pub fn left_open(reports: &[Report], item: &Item) -> bool {
     let any = |of: fn(&Outcome) -> bool| reports.iter().any(|report| of(&report.outcome));
     let explained = match item.reach {
         Reach::Reboot => any(|outcome| matches!(outcome, Outcome::LeftToYou)),
         Reach::Live => {
-            any(|outcome| matches!(outcome, Outcome::Impossible(_))) && item.knob == "irq.affinity"
+            any(|outcome| matches!(outcome, Outcome::Impossible(_))) && item.knob == knobs::IRQ_AFFINITY
         }
         Reach::GuestRestart => false,
     };
@@ -140,7 +141,7 @@ pub fn check(plan: &Plan, root: &Root) -> Result<(), Vec<String>> {
         found.extend(plan.facts.untrusted_templates.iter().cloned());
     }
     if root.is_live() {
-        let unit = plan.items.iter().any(|item| item.knob == "services.boot-unit");
+        let unit = plan.items.iter().any(|item| item.knob == knobs::BOOT_UNIT_KNOB);
         if unit && !plan.facts.installed {
             found.push(format!(
                 "{PROGRAM} is not there, which the boot unit starts: install the package first"

@@ -49,11 +49,6 @@ impl Kernel {
             os_family: words.flat_map(str::split_whitespace).map(str::to_owned).collect(),
         }
     }
-
-    /// Whether the operating system is of this family.
-    pub fn is_os(&self, id: &str) -> bool {
-        self.os_family.iter().any(|word| word == id)
-    }
 }
 
 /// `/sys/kernel/realtime` says it on patched kernels; mainline says it in its version only. `PREEMPT_DYNAMIC`

@@ -37,6 +37,9 @@ const DEFAULT: Knob = Knob {
     },
 };
 
+/// The knob of the interrupts in use.
+pub const IRQ_AFFINITY: &str = AFFINITY.id;
+
 const AFFINITY: Knob = Knob {
     id: "irq.affinity",
     summary: "Move interrupts from the isolated to the housekeeping CPUs",

@@ -27,12 +27,11 @@ const BOOT_PAGES: Knob = Knob {
         }
         let per_node =
             || counts.iter().map(|(id, count)| format!("{id}:{count}")).collect::<Vec<_>>().join(",");
-        let count = match (ctx.facts.numa.nodes.len(), reserves_per_node(ctx)) {
-            (1, _) if !ctx.facts.numa.shown => Some(counts[0].1.to_string()),
-            (1, false) => Some(counts[0].1.to_string()),
-            (_, true) => Some(per_node()),
+        let count = match at_boot(ctx) {
+            AtBoot::PerNode => Some(per_node()),
+            AtBoot::Plain => Some(counts[0].1.to_string()),
             // The kernel would take the nodes' counts for 0: the boot unit reserves the pages.
-            (_, false) => None,
+            AtBoot::No => None,
         };
         let size = kernel_size(ctx.placement.page);
         let mut arguments = vec![("default_hugepagesz", size.clone()), ("hugepagesz", size.clone())];
@@ -63,7 +62,7 @@ const PAGES: Knob = Knob {
             let count = ctx.placement.node(id)?.pages.count;
             let attribute = Attribute { path: pool.path.clone(), want: Value::Count(count), fixed: None };
             let setting = || Setting {
-                at_boot: (reserves_per_node(ctx) || !ctx.facts.numa.shown).then_some(BOOT_PAGES.id),
+                at_boot: (at_boot(ctx) != AtBoot::No).then_some(BOOT_PAGES.id),
                 ..Setting::new(format!("node {id}, {page} pages"), Resource::Attribute(attribute))
             };
             (count > 0 || pool.pages > 0).then(setting)
@@ -71,6 +70,26 @@ const PAGES: Knob = Knob {
         Ok(settings.collect())
     },
 };
+
+/// How the kernel reserves these pages while booting.
+#[derive(PartialEq)]
+enum AtBoot {
+    /// A number for each node.
+    PerNode,
+    /// One number, on a machine of one node.
+    Plain,
+    /// Not at all.
+    No,
+}
+
+fn at_boot(ctx: &Context) -> AtBoot {
+    let numa = &ctx.facts.numa;
+    match numa.shown && reserves_per_node(ctx) {
+        true => AtBoot::PerNode,
+        false if numa.nodes.len() == 1 => AtBoot::Plain,
+        false => AtBoot::No,
+    }
+}
 
 /// Whether the kernel takes a number of pages for each node at boot: since 5.16. A kernel that is not known
 /// is taken for a newer one.

@@ -17,7 +17,8 @@ use crate::resources::{Ignored, Resource};
 use serde::Serialize;
 
 pub use boot::EXTRA_ARGUMENTS;
-pub use services::{PROFILE, UNIT, WANTED_BY};
+pub use irq::IRQ_AFFINITY;
+pub use services::{BOOT_UNIT_KNOB, PROFILE, UNIT, WANTED_BY};
 
 /// One tunable that this program knows.
 pub struct Knob {

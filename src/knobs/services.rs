@@ -16,6 +16,9 @@ pub const UNIT: &str = "/etc/systemd/system/rtkvm-tune.service";
 /// The link that enables it.
 pub const WANTED_BY: &str = "/etc/systemd/system/multi-user.target.wants/rtkvm-tune.service";
 
+/// The knob of the boot unit.
+pub const BOOT_UNIT_KNOB: &str = BOOT_UNIT.id;
+
 const BOOT_UNIT: Knob = Knob {
     id: "services.boot-unit",
     summary: "Set again at each boot, before libvirt starts, what a reboot forgets",

@@ -204,6 +204,7 @@ pub fn make(
     }
     let mut items: Vec<Item> = asked.iter().map(|asked| asked.observed(host, &facts)).collect();
     items.extend(boot.iter().flat_map(|boot| boot.obsolete(&facts)));
+    // Before the look ahead, which takes what a boot will mend off the list of what differs now.
     let steps = steps(host, &asked, &items, boot.as_ref());
     look_ahead(&asked, &mut items);
     let mut notes = notes(&facts, profile);

@@ -18,7 +18,7 @@ usage: cargo xtask TASK
                         record the test machines of tests/captures with QEMU; all of them without a NAME
       --list            name the machines and say what they are
       --program FILE    a static program to record with, instead of a fresh build
-  bench                 what a dry run costs, next to a program that only reads the same files
+  bench [--keep DIR]    what a dry run costs, next to a program that only reads the same files
   deb [--profile NAME]  build the Debian package of this tree, static, in target/deb
   lab VERB              a real host, emulated: `cargo xtask lab help`
   docs [--check]        write what docs/ has from the program itself; with --check only compare
