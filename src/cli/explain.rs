@@ -29,7 +29,7 @@ fn explanation(knob: &Knob) -> String {
         lines
     });
     format!(
-        "{}\n  {}\n\nWhy\n  {}\n\nTakes effect  {}\nSince         {}\nChecked by    {}\nSource        {}\n\nTo leave it as the \
+        "{}\n  {}\n\nWhy\n  {}\n\nTakes effect  {}\nDisruption    {}\nSince         {}\nChecked by    {}\nSource        {}\n\nTo leave it as the \
          machine has it:\n  [knobs]\n  \"{}\" = \"keep\"\n",
         knob.id,
         knob.summary,
@@ -39,6 +39,7 @@ fn explanation(knob: &Knob) -> String {
             knobs::Reach::Reboot => "at the next boot",
             knobs::Reach::GuestRestart => "at the next start of the guest",
         },
+        knob.disruption.name(),
         knob.since,
         knob.check,
         knob.source,

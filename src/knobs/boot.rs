@@ -1,6 +1,6 @@
 //! Kernel arguments in general, and those that the operator adds.
 
-use super::{Context, Knob, Reach, Setting};
+use super::{Context, Disruption, Knob, Reach, Setting};
 use crate::formats::kernel_args::KernelArg;
 use crate::profile::{BootLoader, Diagnostic};
 use crate::resources::{Arguments, Ignored, Resource};
@@ -20,6 +20,7 @@ const EXTRA: Knob = Knob {
     since: "always",
     check: "/proc/cmdline",
     reach: Reach::Reboot,
+    disruption: Disruption::Reboot,
     settings: |ctx| {
         let texts = ctx.profile.host.kernel_arguments.iter();
         texts

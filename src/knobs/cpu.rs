@@ -1,7 +1,7 @@
 //! CPU isolation at boot.
 
 use super::boot::argument;
-use super::{Knob, Reach, ignored};
+use super::{Disruption, Knob, Reach, ignored};
 
 pub(super) const KNOBS: &[Knob] = &[ISOLCPUS, NOHZ_FULL, RCU_NOCBS];
 
@@ -16,6 +16,7 @@ const ISOLCPUS: Knob = Knob {
     since: "flags Linux 4.15, managed_irq 5.6",
     check: "/sys/devices/system/cpu/isolated holds exactly the isolated CPUs",
     reach: Reach::Reboot,
+    disruption: Disruption::Reboot,
     settings: |ctx| {
         let isolated = &ctx.placement.isolated;
         let ignored =
@@ -33,6 +34,7 @@ const NOHZ_FULL: Knob = Knob {
     since: "Linux 3.10, with CONFIG_NO_HZ_FULL",
     check: "/sys/devices/system/cpu/nohz_full holds exactly the isolated CPUs",
     reach: Reach::Reboot,
+    disruption: Disruption::Reboot,
     settings: |ctx| {
         let isolated = &ctx.placement.isolated;
         let ignored =
@@ -50,5 +52,6 @@ const RCU_NOCBS: Knob = Knob {
     since: "Linux 3.8, with CONFIG_RCU_NOCB_CPU",
     check: "/proc/cmdline; the kernel has no attribute for it",
     reach: Reach::Reboot,
+    disruption: Disruption::Reboot,
     settings: |ctx| argument(ctx, "rcu_nocbs", &ctx.placement.isolated.to_string(), None),
 };

@@ -1,6 +1,6 @@
 //! The guests' definitions.
 
-use super::{Context, Knob, Reach, Setting};
+use super::{Context, Disruption, Knob, Reach, Setting};
 use crate::guest::{DEFAULT_TEMPLATE, DiskFormat, DiskInput, Domain, DomainInput, NetworkInput};
 use crate::placement::GuestPlace;
 use crate::profile::{self, Diagnostic, Guest};
@@ -19,6 +19,7 @@ const DOMAIN: Knob = Knob {
     since: "libvirt 8.7 for every element (maxphysaddr); a template of your own can leave it out",
     check: "the definition in libvirt is compared by meaning with the rendered document",
     reach: Reach::GuestRestart,
+    disruption: Disruption::GuestStop,
     settings: |ctx| {
         let mut settings = Vec::new();
         let mut found = Vec::new();

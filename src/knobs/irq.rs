@@ -1,7 +1,7 @@
 //! Interrupts.
 
 use super::boot::argument;
-use super::{Context, Knob, Reach, Setting};
+use super::{Context, Disruption, Knob, Reach, Setting};
 use crate::facts::irqs::{DEFAULT_AFFINITY, directory};
 use crate::facts::{Irq, Movable};
 use crate::formats::{CpuSet, HostPath};
@@ -18,6 +18,7 @@ const BOOT_AFFINITY: Knob = Knob {
     since: "Linux 4.10 or before",
     check: "/proc/cmdline, and /proc/irq/default_smp_affinity after a boot",
     reach: Reach::Reboot,
+    disruption: Disruption::Reboot,
     settings: |ctx| argument(ctx, "irqaffinity", &ctx.placement.housekeeping.to_string(), None),
 };
 
@@ -30,6 +31,7 @@ const DEFAULT: Knob = Knob {
     since: "Linux 2.6.25 or before",
     check: "/proc/irq/default_smp_affinity, compared as a mask",
     reach: Reach::Live,
+    disruption: Disruption::None,
     settings: |ctx| {
         let want = Value::Mask(ctx.placement.housekeeping.clone());
         let setting = attribute("new interrupts", HostPath::new(DEFAULT_AFFINITY), want, None);
@@ -51,6 +53,7 @@ const AFFINITY: Knob = Knob {
     since: "Linux 2.6 or before; read-only where it cannot be set since 6.12, before that the write fails",
     check: "/proc/irq/N/smp_affinity_list is within the housekeeping CPUs",
     reach: Reach::Live,
+    disruption: Disruption::IrqMove,
     settings: |ctx| Ok(ctx.facts.irqs.irqs.iter().map(|irq| irq_setting(ctx, irq)).collect()),
 };
 

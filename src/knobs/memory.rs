@@ -1,6 +1,6 @@
 //! Huge pages for guest memory.
 
-use super::{Context, Knob, Reach, Setting, boot};
+use super::{Context, Disruption, Knob, Reach, Setting, boot};
 use crate::formats::Size;
 use crate::formats::kernel_args::KernelArg;
 use crate::profile::Diagnostic;
@@ -19,6 +19,7 @@ const BOOT_PAGES: Knob = Knob {
     since: "per-node form Linux 5.16; before that the boot unit reserves them",
     check: "nr_hugepages of every node after a boot, see memory.hugepages",
     reach: Reach::Reboot,
+    disruption: Disruption::Reboot,
     settings: |ctx| {
         let nodes = ctx.placement.nodes.iter().filter(|node| node.pages.count > 0);
         let counts: Vec<_> = nodes.map(|node| (node.id, node.pages.count)).collect();
@@ -55,6 +56,7 @@ const PAGES: Knob = Knob {
     since: "Linux 2.6.33; 1 GiB pages at run time 3.16",
     check: "/sys/devices/system/node/nodeN/hugepages/hugepages-*kB/nr_hugepages",
     reach: Reach::Live,
+    disruption: Disruption::BriefStall,
     settings: |ctx| {
         let page = ctx.placement.page;
         let pools = ctx.facts.numa.nodes.iter().filter_map(|node| Some((node.id, node.pool(page)?)));

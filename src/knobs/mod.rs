@@ -36,6 +36,8 @@ pub struct Knob {
     pub check: &'static str,
     /// When a change takes effect.
     pub reach: Reach,
+    /// What a change does to what runs meanwhile.
+    pub disruption: Disruption,
     /// What it sets for this profile on this machine.
     pub settings: fn(&Context) -> Result<Vec<Setting>, Vec<Diagnostic>>,
 }
@@ -59,6 +61,35 @@ impl Reach {
             Reach::Live => "live",
             Reach::Reboot => "reboot",
             Reach::GuestRestart => "guest restart",
+        }
+    }
+}
+
+/// What a change does to what runs on the machine meanwhile: the class that a plan shows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Disruption {
+    /// Nothing notices.
+    None,
+    /// CPUs stall for a moment: at most milliseconds.
+    BriefStall,
+    /// Interrupts go to other CPUs from then on.
+    IrqMove,
+    /// Guests must be stopped for it.
+    GuestStop,
+    /// The machine must reboot for it.
+    Reboot,
+}
+
+impl Disruption {
+    /// For people.
+    pub fn name(self) -> &'static str {
+        match self {
+            Disruption::None => "none",
+            Disruption::BriefStall => "brief stall",
+            Disruption::IrqMove => "interrupts move",
+            Disruption::GuestStop => "needs the guest stopped",
+            Disruption::Reboot => "needs a reboot",
         }
     }
 }

@@ -1,6 +1,6 @@
 //! What sets again, at each boot, what a reboot forgets.
 
-use super::{Knob, Reach, Setting};
+use super::{Disruption, Knob, Reach, Setting};
 use crate::facts::PROGRAM;
 use crate::formats::HostPath;
 use crate::resources::{OwnedFile, Resource};
@@ -29,6 +29,7 @@ const BOOT_UNIT: Knob = Knob {
     since: "systemd 197 or before",
     check: "the unit, its link in multi-user.target.wants and the kept profile have the planned content",
     reach: Reach::Live,
+    disruption: Disruption::None,
     settings: |ctx| {
         let file = |path, content| Resource::File(OwnedFile { path, content, mode: 0o644 });
         let link = Resource::Link { path: HostPath::new(WANTED_BY), target: "../rtkvm-tune.service".into() };

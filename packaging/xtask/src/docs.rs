@@ -116,9 +116,10 @@ fn takes_effect(reach: Reach) -> &'static str {
 }
 
 fn knob_section(knob: &Knob) -> String {
-    let Knob { id, summary, why, source, since, check, reach, .. } = knob;
+    let Knob { id, summary, why, source, since, check, reach, disruption, .. } = knob;
     let facts = [
         ("Takes effect", takes_effect(*reach)),
+        ("Disruption", disruption.name()),
         ("Since", since),
         ("Checked by", check),
         ("Documented in", source),

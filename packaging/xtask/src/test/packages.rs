@@ -7,15 +7,18 @@ use nix::unistd::geteuid;
 
 use crate::shell::{need, run};
 
-const PACKAGES: [&str; 12] = [
+const PACKAGES: [&str; 15] = [
     "busybox-static",
     "cpio",
+    "e2fsprogs",
     "git",
     "grub-common",
     "grub2-common",
     "libvirt-clients",
     "libvirt-daemon-system",
     "libxml2-utils",
+    "mmdebstrap",
+    "openssh-client",
     "patch",
     "qemu-system-x86",
     "qemu-utils",
@@ -41,12 +44,18 @@ pub(crate) fn install() -> Result<()> {
         "    no service is started now; libvirtd is enabled for the next boot of a machine with systemd"
     );
     run(&mut apt_get(&["update", "--quiet"]))?;
-    let mut install = apt_get(&["install", "--yes", "--quiet", "--no-install-recommends"]);
-    run(install.args(&missing))?;
-    match self::missing()?.as_slice() {
-        [] => Ok(()),
-        still => bail!("apt-get succeeded but these are not installed: {}", still.join(" ")),
+    let mut still = missing;
+    // A package of another release may have to give way to the first round: a qemu-utils of backports to
+    // qemu-system-common.
+    for _ in 0..2 {
+        let mut install = apt_get(&["install", "--yes", "--quiet", "--no-install-recommends"]);
+        run(install.args(&still))?;
+        still = self::missing()?;
+        if still.is_empty() {
+            return Ok(());
+        }
     }
+    bail!("apt-get succeeded but these are not installed: {}", still.join(" "))
 }
 
 fn missing() -> Result<Vec<&'static str>> {
