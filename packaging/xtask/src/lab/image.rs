@@ -7,6 +7,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
+use nix::fcntl::{Flock, FlockArg};
 use nix::unistd::geteuid;
 
 use super::virtual_machine::{Boot, VirtualMachine};
@@ -14,20 +15,21 @@ use crate::shell::{cache, need, output, root, run, step};
 
 const RELEASE: &str = "bookworm";
 /// What the host has beyond a minimal Debian.
-const PACKAGES: [&str; 18] = [
+const PACKAGES: [&str; 19] = [
     "systemd-sysv",
     "dbus",
     "udev",
     "kmod",
     "initramfs-tools",
     "lz4",
-    "linux-image-rt-amd64",
     "grub-pc",
     "iproute2",
     "procps",
     "util-linux",
     "pciutils",
     "strace",
+    "busybox-static",
+    "rt-tests",
     "irqbalance",
     "tuned",
     "libvirt-daemon-system",
@@ -77,7 +79,13 @@ pub(crate) fn get() -> Result<Image> {
     if image.disk.is_file() {
         return Ok(image);
     }
-    need(&["mmdebstrap", "mkfs.ext4"])?;
+    // Two builds at once would be in each other's way; the second finds what the first made.
+    let lock = File::create(lab.join("lock"))?;
+    let _lock = Flock::lock(lock, FlockArg::LockExclusive).map_err(|(_, error)| error).context("lock")?;
+    if image.disk.is_file() {
+        return Ok(image);
+    }
+    need(&["mmdebstrap", "mkfs.ext4", "dpkg-deb"])?;
     if !geteuid().is_root() {
         bail!("the image's files belong to root and other users: run `cargo xtask lab build` as root");
     }
