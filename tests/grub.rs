@@ -5,9 +5,10 @@ use std::path::Path;
 use std::process::{Command, Output};
 
 use proptest::prelude::*;
+use rtkvm_tune::formats::grubenv::Environment;
 use rtkvm_tune::formats::kernel_args::{KernelArg, KernelArgs};
 use rtkvm_tune::formats::shell_vars::{self, Value};
-use rtkvm_tune::formats::{grub, kernel_args};
+use rtkvm_tune::formats::{grub, grub_menu, kernel_args, trial};
 
 const OURS: &str = "isolcpus=managed_irq,domain,2-7 default_hugepagesz=1G hugepagesz=1G hugepages=0:4";
 const CLOUD: &str = "50-cloudimg-settings.cfg";
@@ -79,6 +80,52 @@ proptest! {
                 Some(Value::Known(value)) => prop_assert_eq!(read(), Some(value.clone()), "{}", text),
                 None => prop_assert_eq!(read(), None, "{}", text),
             }
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 64, failure_persistence: None, ..ProptestConfig::default() })]
+
+    /// sh prints the entry of a trial as it was made, with any arguments we accept, and GRUB's parser takes it.
+    #[test]
+    fn sh_prints_the_entry_of_a_trial(args in prop::collection::vec(arg(), 0..6)) {
+        let menu = grub_menu::menu(include_str!("grub/debian12-grub.cfg"));
+        let default = grub_menu::chosen(&menu, "0").unwrap();
+        let of = trial::Trial::new(1, "boot", "/vmlinuz", &args, "");
+        let line: Vec<_> = trial::line(&of).iter().map(ToString::to_string).collect();
+        let entry = default.again("A title", "an-id", OURS, &line.join(" ")).unwrap();
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("script");
+        fs::write(&path, trial::script(&entry, &[]).unwrap()).unwrap();
+        let output = run(Command::new("sh").env_clear().arg(&path), "dash");
+        prop_assert!(output.status.success() && output.stderr.is_empty());
+        prop_assert_eq!(String::from_utf8(output.stdout).unwrap(), entry.clone());
+        fs::write(&path, &entry).unwrap();
+        prop_assert!(run(Command::new("grub-script-check").arg(&path), "grub-common").status.success());
+        let made = grub_menu::menu(&entry);
+        prop_assert!(made[0].linux().unwrap().1.contains_run(&trial::line(&of)));
+        // An entry whose kernel is gone is not printed.
+        fs::write(&path, trial::script(&entry, &["no-such-kernel".to_owned()]).unwrap()).unwrap();
+        prop_assert!(run(Command::new("sh").arg(&path), "dash").stdout.is_empty());
+    }
+
+    /// What grub-editenv writes is read as it was meant.
+    #[test]
+    fn grub_editenv_agrees(values in prop::collection::btree_map("[a-z][a-z_]{0,6}", "[ -~\n\\\\]{0,20}", 0..5)) {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("grubenv");
+        let editenv = |words: &[String]| {
+            let output = run(Command::new("grub-editenv").arg(&path).args(words), "grub-common");
+            assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        };
+        editenv(&["create".into()]);
+        for (name, value) in &values {
+            editenv(&["set".into(), format!("{name}={value}")]);
+        }
+        let block = Environment::parse(&fs::read(&path).unwrap()).unwrap();
+        for (name, value) in &values {
+            prop_assert_eq!(block.get(name).unwrap_or_default(), value);
         }
     }
 }

@@ -5,6 +5,7 @@
 
 use super::kernel_args::{KernelArg, KernelArgs};
 use super::shell_vars::{self, Value, Vars};
+use std::cell::Cell;
 
 /// One Linux kernel that the boot menu offers.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -29,11 +30,11 @@ pub fn entries(grub_cfg: &str) -> Vec<Entry> {
     let mut blocks: Vec<Option<String>> = Vec::new();
     for item in items(grub_cfg) {
         match item {
-            Item::Open(words) => {
+            Item::Open(words, _) => {
                 let is_entry = words.first().is_some_and(|word| word == "menuentry");
                 blocks.push(words.into_iter().nth(1).filter(|_| is_entry));
             }
-            Item::Close => _ = blocks.pop(),
+            Item::Close(_) => _ = blocks.pop(),
             Item::Command(words) => {
                 if let (Some(Some(title)), Some((kernel, args))) = (blocks.last(), linux_command(&words)) {
                     let bare = |name: &str| args.values(name).contains(&None);
@@ -123,7 +124,7 @@ fn known<'a>(vars: &'a Vars, name: &str) -> Option<&'a str> {
 }
 
 /// Kernel and arguments of a `linux` command.
-fn linux_command(words: &[String]) -> Option<(String, KernelArgs)> {
+pub(super) fn linux_command(words: &[String]) -> Option<(String, KernelArgs)> {
     let (command, kernel, args) = match words {
         [command, kernel, args @ ..] => (command, kernel, args),
         _ => return None,
@@ -148,19 +149,22 @@ fn passed_on(word: &str) -> String {
 }
 
 /// A piece of GRUB's language.
-enum Item {
+pub(super) enum Item {
     Command(Vec<String>),
-    /// A block opens; the words in front of it.
-    Open(Vec<String>),
-    Close,
+    /// A block opens: the words in front of it, and the byte behind its brace.
+    Open(Vec<String>, usize),
+    /// A block closes: the byte of its brace.
+    Close(usize),
 }
 
 /// Takes a script apart. Variables are not expanded.
-fn items(script: &str) -> Vec<Item> {
+pub(super) fn items(script: &str) -> Vec<Item> {
     let mut items = Vec::new();
     let mut words: Vec<String> = Vec::new();
     let mut word: Option<String> = None;
-    let mut chars = script.chars().peekable();
+    // The byte behind the character that `next` returned: what is peeked at is not yet counted by then.
+    let at = Cell::new(0);
+    let mut chars = script.chars().inspect(|c| at.set(at.get() + c.len_utf8())).peekable();
     while let Some(c) = chars.next() {
         match c {
             ' ' | '\t' | '\r' => words.extend(word.take()),
@@ -178,9 +182,9 @@ fn items(script: &str) -> Vec<Item> {
                 words.extend(word.take());
                 let words = std::mem::take(&mut words);
                 match c {
-                    '{' => items.push(Item::Open(words)),
-                    _ if words.is_empty() => items.push(Item::Close),
-                    _ => items.extend([Item::Command(words), Item::Close]),
+                    '{' => items.push(Item::Open(words, at.get())),
+                    _ if words.is_empty() => items.push(Item::Close(at.get() - 1)),
+                    _ => items.extend([Item::Command(words), Item::Close(at.get() - 1)]),
                 }
             }
             '#' if word.is_none() => while chars.next_if(|c| *c != '\n').is_some() {},

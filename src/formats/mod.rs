@@ -2,10 +2,14 @@
 
 pub mod cpuset;
 pub mod grub;
+pub mod grub_menu;
+pub mod grubenv;
 pub mod kernel_args;
 pub mod path;
 pub mod shell_vars;
 pub mod size;
+pub mod time;
+pub mod trial;
 
 pub use cpuset::CpuSet;
 pub use path::HostPath;
