@@ -42,7 +42,7 @@ const IN_MEMORY: &[&str] = &["std::io::Write", "std::io::Result", "std::io::Erro
 const EFFECT_CRATES: &[(&str, &[&str])] = &[("nix", &["cli", "engine"]), ("libc", &[]), ("rustix", &[])];
 
 /// The files that may name the write capability.
-const WRITERS: [&str; 3] = ["src/host/", "src/engine/", "src/cli/apply.rs"];
+const WRITERS: [&str; 4] = ["src/host/", "src/engine/", "src/cli/apply.rs", "src/cli/confirm.rs"];
 
 /// The most lines of a Rust file.
 const MOST_LINES: usize = 600;

@@ -4,13 +4,17 @@ use super::args::{ApplyArgs, Format};
 use super::style::Style;
 use super::{Outcome, load};
 use crate::engine::{self, Report};
-use crate::host::{self, Machine, Writer, print, print_error, wants_color};
+use crate::host::{self, Machine, Root, Writer, print, print_error, wants_color};
 use crate::plan::text::printable;
 use crate::plan::{Item, Plan, Scope};
 use nix::errno::Errno;
 
 pub(super) fn run(args: &ApplyArgs) -> Outcome {
-    let scope = if args.runtime { Scope::Runtime } else { Scope::Everything };
+    let scope = match (args.runtime, args.trial) {
+        (true, _) => Scope::Runtime,
+        (_, true) => Scope::Trial(host::now()),
+        _ => Scope::Everything,
+    };
     if args.dry_run {
         return dry_run(args, scope);
     }
@@ -19,15 +23,11 @@ pub(super) fn run(args: &ApplyArgs) -> Outcome {
     if let (true, Some(reason)) = (host::is_root(), &profile.untrusted) {
         return Err(format!("{}: {reason}. What root applies must be root's alone", args.plan.name()));
     }
-    let live = matches!(machine, Machine::Live);
-    if live && !host::is_root() {
+    if matches!(machine, Machine::Live) && !host::is_root() {
         return Err("apply changes this machine and needs root; --dry-run shows the plan without".into());
     }
     let root = machine.root()?;
-    let writer = Writer::lock(&root).map_err(|errno| match errno {
-        Errno::EWOULDBLOCK => format!("another rtkvm-tune is at work on {machine}: wait until it is done"),
-        errno => format!("cannot take the lock of {machine}: {}", errno.desc()),
-    })?;
+    let writer = lock(&machine, &root)?;
     // Planned under the lock, so that nothing changes between plan and apply.
     let plan = load::make_plan(&machine, &profile.parsed, scope)?;
     engine::check(&plan, &root).map_err(|found| format!("nothing was written:\n  {}", found.join("\n  ")))?;
@@ -39,7 +39,15 @@ pub(super) fn run(args: &ApplyArgs) -> Outcome {
     }
 }
 
-fn lines(reports: &[Report]) -> String {
+/// The write capability of a machine, for the one run that may have it.
+pub(super) fn lock<'r>(machine: &Machine, root: &'r Root) -> Result<Writer<'r>, String> {
+    Writer::lock(root).map_err(|errno| match errno {
+        Errno::EWOULDBLOCK => format!("another rtkvm-tune is at work on {machine}: wait until it is done"),
+        errno => format!("cannot take the lock of {machine}: {}", errno.desc()),
+    })
+}
+
+pub(super) fn lines(reports: &[Report]) -> String {
     let lines: String = reports.iter().map(|report| format!("{report}\n")).collect();
     printable(&lines)
 }
@@ -67,7 +75,8 @@ fn report(args: &ApplyArgs, machine: &Machine, reports: &[Report], before: &Plan
         Format::Text => {
             let open = after.settings_that("Still not in line", open);
             let summary = engine::summary(reports, before, after);
-            format!("{}{open}{}{summary}\n", lines(reports), after.by_hand())
+            let trial = printable(&before.failed_trial());
+            format!("{trial}{}{open}{}{summary}\n", lines(reports), after.by_hand())
         }
         Format::Json => {
             let mut document = load::json(after, &args.plan.name(), machine);

@@ -19,6 +19,8 @@ const EXIT_STATUS: &str = "Exit status: 0 in line, done or planned; 1 differs (v
 pub(super) enum Verb {
     /// Make the machine as the profile says, or show with --dry-run what that would change
     Apply(ApplyArgs),
+    /// Make the kernel arguments of a trial boot the default, if everything is in line on it
+    Confirm(ConfirmArgs),
     /// Compare the machine with the profile: wanted, next boot, running
     Verify(VerifyArgs),
     /// Print the libvirt XML of the guests
@@ -42,8 +44,23 @@ pub(super) struct ApplyArgs {
     #[arg(long, requires = "dry_run")]
     pub(super) exit_code: bool,
     /// Only what a reboot forgets: kernel attributes; the boot unit's form
-    #[arg(long)]
+    #[arg(long, conflicts_with = "trial")]
     pub(super) runtime: bool,
+    /// Give the kernel its new arguments at the next boot only; `confirm` makes them the default
+    #[arg(long)]
+    pub(super) trial: bool,
+}
+
+#[derive(clap::Args)]
+pub(super) struct ConfirmArgs {
+    /// Wait for it, and keep the reason if it cannot be confirmed; the form of the unit of the trial boot
+    #[arg(long)]
+    pub(super) automatic: bool,
+    /// With --automatic: until when everything must be in line, and libvirt answer
+    #[arg(long, value_name = "SECONDS", default_value_t = 180, requires = "automatic")]
+    pub(super) within: u64,
+    #[command(flatten)]
+    pub(super) root: RootArg,
 }
 
 #[derive(clap::Args)]

@@ -17,7 +17,9 @@ pub(super) fn run(args: &CaptureArgs) -> Outcome {
     if let Some(parsed) = given.or_else(|| kept(&snapshot)) {
         // Whatever comes of it: what planning reads is then in the snapshot, and nothing else, for the
         // definitions of other guests may hold passwords.
-        let _ = plan::make(&snapshot, facts.clone(), &parsed, Scope::Everything);
+        for scope in [Scope::Everything, Scope::Trial(0)] {
+            let _ = plan::make(&snapshot, facts.clone(), &parsed, scope);
+        }
     }
     let text = snapshot.to_capture();
     match &args.output {

@@ -26,7 +26,8 @@ pub(super) fn read_profile(path: &Path) -> Result<ReadProfile, String> {
     }
 }
 
-fn shown(diagnostics: &[Diagnostic], source: &Source) -> String {
+/// Diagnostics, ready to print.
+pub(super) fn shown(diagnostics: &[Diagnostic], source: &Source) -> String {
     profile::render(diagnostics, source, wants_error_color())
 }
 

@@ -3,6 +3,7 @@
 mod apply;
 mod args;
 mod capture;
+mod confirm;
 mod explain;
 mod inspect;
 mod load;
@@ -26,6 +27,7 @@ pub fn command() -> clap::Command {
 pub fn run() -> u8 {
     let outcome = match Args::parse().verb {
         Verb::Apply(args) => apply::run(&args),
+        Verb::Confirm(args) => confirm::run(&args),
         Verb::Verify(args) => verify::run(&args),
         Verb::Render(args) => render::run(&args),
         Verb::Explain(args) => explain::run(&args),

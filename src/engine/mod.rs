@@ -1,7 +1,9 @@
 //! Layer 8: carrying a plan out. Every effect goes through the one [`Writer`] that apply was given.
 
-use crate::facts::PROGRAM;
+use crate::facts::boot::GRUB_CFG;
+use crate::facts::{PROGRAM, grubenv, trial};
 use crate::formats::HostPath;
+use crate::formats::trial::line;
 use crate::guest;
 use crate::host::{Program, Read, Root, Writer};
 use crate::knobs::{self, Reach};
@@ -166,7 +168,7 @@ pub fn apply(plan: &Plan, root: &Root, writer: &Writer) -> Vec<Report> {
         let independent = matches!(step, Step::Attribute { .. });
         let outcome = match failed && !independent {
             true => Outcome::Skipped,
-            false => carry_out(step, root, writer),
+            false => carry_out(step, plan, root, writer),
         };
         if matches!(outcome, Outcome::Failed(_)) {
             failed |= !is_interrupt(step);
@@ -206,7 +208,7 @@ fn describe(step: &Step) -> String {
     }
 }
 
-fn carry_out(step: &Step, root: &Root, writer: &Writer) -> Outcome {
+fn carry_out(step: &Step, plan: &Plan, root: &Root, writer: &Writer) -> Outcome {
     let done = |result: Result<(), Errno>| match result {
         Ok(()) => Outcome::Done,
         Err(errno) => Outcome::Failed(errno.desc().into()),
@@ -215,6 +217,7 @@ fn carry_out(step: &Step, root: &Root, writer: &Writer) -> Outcome {
         Step::Attribute { path, after, .. } => attribute(path, after, root, writer),
         Step::File { path, after, mode, .. } => done(write_file(writer, path, after.as_deref(), *mode)),
         Step::Link { path, after, .. } => done(writer.link(path, after)),
+        Step::Run { program: Program::BootOnce } if root.is_live() => boot_once(plan, root, writer),
         Step::Run { program } => run(program, writer),
         Step::Domain { path, after, .. } => match root.is_live() {
             true => run(&Program::Define { xml: after.clone() }, writer),
@@ -236,6 +239,21 @@ fn run(program: &Program, writer: &Writer) -> Outcome {
         None => Outcome::LeftToYou,
         Some(Ok(())) => Outcome::Done,
         Some(Err(error)) => Outcome::Failed(error.to_string()),
+    }
+}
+
+/// Has GRUB boot the trial's entry once, if it is in grub.cfg as it was planned, and reads back that it will.
+fn boot_once(plan: &Plan, root: &Root, writer: &Writer) -> Outcome {
+    let wanted = plan.trial.as_ref().map(line).unwrap_or_default();
+    if !trial::entry(root).is_some_and(|args| args.contains_run(&wanted)) {
+        return Outcome::Failed(format!("{GRUB_CFG} has no entry {} with the new arguments", trial::ENTRY));
+    }
+    match (run(&Program::BootOnce, writer), grubenv::environment(root)) {
+        (Outcome::Done, Err(why)) => Outcome::Failed(why),
+        (Outcome::Done, Ok(block)) if block.get("next_entry") != Some(trial::ENTRY) => {
+            Outcome::Failed(format!("{} has it not", grubenv::GRUBENV))
+        }
+        (outcome, _) => outcome,
     }
 }
 

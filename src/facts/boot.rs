@@ -16,6 +16,9 @@ pub struct Boot {
     pub next: Vec<KernelArgs>,
     /// Where `next` was read.
     pub next_from: &'static str,
+    /// Those of the boots after it, where the next one is a trial.
+    #[serde(skip)]
+    pub later: Option<Vec<KernelArgs>>,
     /// The settings that GRUB's configuration is generated from.
     #[serde(skip)]
     pub settings: Option<GrubSettings>,
@@ -62,7 +65,8 @@ impl Boot {
         // Other distributions have /etc/default/grub too, but their grub-mkconfig reads no grub.d.
         let debian = host.file(&HostPath::new("/etc/debian_version")).is_ok();
         let Some(default) = text(host, &HostPath::new(DEFAULT_GRUB)).filter(|_| debian) else {
-            return Boot { loader: Loader::Unknown, next: Vec::new(), next_from: "unknown", settings: None };
+            let (loader, next_from) = (Loader::Unknown, "unknown");
+            return Boot { loader, next: Vec::new(), next_from, later: None, settings: None };
         };
         let dir = HostPath::new(GRUB_D);
         let names = host.list(&dir).unwrap_or_default();
@@ -82,7 +86,21 @@ impl Boot {
             next = settings.predicted(settings.ours.as_deref()).into_iter().collect();
             next_from = "/etc/default/grub and grub.d, before update-grub";
         }
-        Boot { loader: Loader::GrubDebian, next, next_from, settings: Some(settings) }
+        Boot { loader: Loader::GrubDebian, next, next_from, later: None, settings: Some(settings) }
+    }
+
+    /// The same where the next boot is a trial with this command line.
+    #[must_use]
+    pub fn once(self, trial: Option<&KernelArgs>) -> Boot {
+        match trial {
+            None => self,
+            Some(line) => Boot {
+                next: vec![line.clone()],
+                next_from: "the trial's entry in /boot/grub/grub.cfg",
+                later: Some(self.next),
+                ..self
+            },
+        }
     }
 
     /// The arguments that update-grub would give every normal entry if our drop-in had this text, or were not

@@ -16,6 +16,9 @@ pub struct Kernel {
     /// The command line it was started with.
     #[serde(serialize_with = "as_text")]
     pub command_line: Option<KernelArgs>,
+    /// The name that the kernel gave to this boot: random(4), `boot_id`.
+    #[serde(skip)]
+    pub boot_id: Option<String>,
     /// Whether the processor has 1 GiB pages (`pdpe1gb`); `None` on other architectures than x86.
     pub gigabyte_pages: Option<bool>,
     /// `PRETTY_NAME` of os-release(5).
@@ -44,6 +47,7 @@ impl Kernel {
             release: sysctl("osrelease"),
             preempt_rt: is_realtime(sysctl("version"), line(host, &HostPath::new("/sys/kernel/realtime"))),
             command_line: text(host, &HostPath::new("/proc/cmdline")).map(|text| KernelArgs::parse(&text)),
+            boot_id: sysctl("random/boot_id"),
             gigabyte_pages: gigabyte_pages(host),
             os: os.text("PRETTY_NAME").map(str::to_owned),
             os_family: words.flat_map(str::split_whitespace).map(str::to_owned).collect(),

@@ -3,9 +3,11 @@
 
 pub mod boot;
 pub mod cpus;
+pub mod grubenv;
 pub mod irqs;
 pub mod kernel;
 pub mod numa;
+pub mod trial;
 
 pub use boot::{Boot, Loader};
 pub use cpus::{Core, Cpus};
@@ -29,6 +31,9 @@ pub struct Facts {
     pub kernel: Kernel,
     /// How the machine boots.
     pub boot: Boot,
+    /// What there is of a trial boot.
+    #[serde(skip)]
+    pub trial: trial::Found,
     /// Templates that the operator put in `/etc/rtkvm-tune/templates`: name and text.
     #[serde(skip)]
     pub templates: Vec<(String, String)>,
@@ -55,12 +60,15 @@ impl Facts {
         let cpus = Cpus::read(host, &numa)?;
         let (templates, untrusted_templates) = read_templates(host);
         let program = HostPath::new(PROGRAM);
+        let (kernel, trial) = (Kernel::read(host), trial::Found::read(host));
+        let boot = Boot::read(host).once(trial.next(&kernel));
         Ok(Facts {
             cpus,
             numa,
             irqs: Irqs::read(host),
-            kernel: Kernel::read(host),
-            boot: Boot::read(host),
+            kernel,
+            boot,
+            trial,
             templates,
             untrusted_templates,
             installed: host.head(&program, 0) != Err(ReadError::Absent),

@@ -14,7 +14,8 @@ mod writer;
 
 pub use machine::Machine;
 pub use process::{
-    Loaded, is_root, load, print, print_error, running, wants_color, wants_error_color, write_output,
+    Loaded, is_root, load, now, pause, print, print_error, running, wants_color, wants_error_color,
+    write_output,
 };
 pub use programs::{Program, ProgramError};
 pub use root::Root;

@@ -106,6 +106,16 @@ pub fn running(names: &[&'static str]) -> Vec<(&'static str, u32)> {
     found
 }
 
+/// The time, in seconds since the epoch; 0 for a clock before it.
+pub fn now() -> u64 {
+    std::time::UNIX_EPOCH.elapsed().map_or(0, |time| time.as_secs())
+}
+
+/// Waits this many seconds.
+pub fn pause(seconds: u64) {
+    std::thread::sleep(std::time::Duration::from_secs(seconds));
+}
+
 /// Whether the process has root's user id.
 pub fn is_root() -> bool {
     nix::unistd::geteuid().is_root()

@@ -10,6 +10,12 @@ use std::process::{Command, Stdio};
 pub enum Program {
     /// `update-grub` (Debian, Ubuntu): writes /boot/grub/grub.cfg anew from /etc/default/grub and grub.d.
     UpdateGrub,
+    /// `grub-reboot`: GRUB boots the entry of a trial once, by `next_entry` of its environment block.
+    BootOnce,
+    /// `grub-editenv unset`: the next boot is an ordinary one.
+    ForgetOnce,
+    /// `virsh version`: answers only if libvirt's daemon and its QEMU driver do.
+    AskLibvirt,
     /// `systemctl daemon-reload`: systemd reads its unit files again.
     DaemonReload,
     /// `virsh define --validate`: the document, checked against libvirt's schema, becomes the definition.
@@ -38,6 +44,9 @@ impl Program {
     pub fn command(&self) -> &'static str {
         match self {
             Program::UpdateGrub => "update-grub",
+            Program::BootOnce => "grub-reboot rtkvm-tune-trial",
+            Program::ForgetOnce => "grub-editenv /boot/grub/grubenv unset next_entry",
+            Program::AskLibvirt => "timeout 30 virsh --connect qemu:///system version",
             Program::DaemonReload => "systemctl daemon-reload",
             Program::Define { .. } => "virsh --connect qemu:///system define --validate /dev/stdin",
         }

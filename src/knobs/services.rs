@@ -47,6 +47,8 @@ fn unit() -> String {
          [Unit]\n\
          Description=Real-time KVM host settings that a reboot forgets\n\
          After=systemd-modules-load.service\n\
+         # There during a trial boot only.\n\
+         Wants=rtkvm-tune-trial.service\n\
          Before=libvirtd.service virtqemud.service libvirt-guests.service\n\
          ConditionPathExists={PROFILE}\n\
          \n\

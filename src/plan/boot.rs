@@ -17,6 +17,10 @@ pub(super) struct Boot {
     obsolete: Vec<KernelArg>,
     /// Its text now; `None` if it does not exist.
     before: Option<String>,
+    /// The arguments in it now.
+    replaced: Vec<KernelArg>,
+    /// Whether it has something else.
+    foreign: bool,
     file: OwnedFile,
 }
 
@@ -37,7 +41,9 @@ impl Boot {
         let wanted: Vec<KernelArg> = asked.iter().flat_map(written).collect();
         let left_alone: Vec<KernelArg> = kept.iter().flat_map(written).collect();
         let before = host.file(&drop_in(&[]).path).ok().map(|file| file.text().into_owned());
-        let there = before.as_deref().and_then(grub::drop_in_args).unwrap_or_default();
+        let there = before.as_deref().and_then(grub::drop_in_args);
+        let (foreign, there) = (before.is_some() && there.is_none(), there.unwrap_or_default());
+        let replaced = there.clone();
         let named = |list: &[KernelArg], argument: &KernelArg| {
             list.iter().any(|other| same_name(other.name(), argument.name()))
         };
@@ -45,7 +51,22 @@ impl Boot {
             there.into_iter().partition(|argument| named(&left_alone, argument));
         let obsolete = rest.into_iter().filter(|argument| !named(&wanted, argument)).collect();
         let arguments = [wanted, carried].concat();
-        Some(Boot { obsolete, before, file: drop_in(&arguments), arguments })
+        Some(Boot { obsolete, before, replaced, foreign, file: drop_in(&arguments), arguments })
+    }
+
+    /// The arguments that are to be in the drop-in.
+    pub(super) fn arguments(&self) -> &[KernelArg] {
+        &self.arguments
+    }
+
+    /// Those that are in it now, as they stand on the kernel's line.
+    pub(super) fn replaced(&self) -> String {
+        self.replaced.iter().map(ToString::to_string).collect::<Vec<_>>().join(" ")
+    }
+
+    /// Whether it has something that this program does not write.
+    pub(super) fn is_foreign(&self) -> bool {
+        self.foreign
     }
 
     /// An item for each argument that is to go.
@@ -68,8 +89,9 @@ impl Boot {
         self.obsolete.iter().map(item).collect()
     }
 
-    /// The drop-in, and update-grub where the generated configuration has not got what is wanted.
-    pub(super) fn steps(&self, items: &[Item]) -> Vec<Step> {
+    /// The drop-in, and update-grub where the generated configuration has not got what is wanted, or for another
+    /// reason.
+    pub(super) fn steps(&self, items: &[Item], update: bool) -> Vec<Step> {
         let stale = |item: &Item| {
             item.reach == Reach::Reboot
                 && matches!(item.observed.state, State::Missing | State::Differs(None) | State::Obsolete)
@@ -80,7 +102,7 @@ impl Boot {
             let (path, before) = (self.file.path.clone(), self.before.clone());
             steps.push(Step::File { path, before, after, mode: self.file.mode });
         }
-        if !steps.is_empty() || items.iter().any(stale) {
+        if update || !steps.is_empty() || items.iter().any(stale) {
             steps.push(Step::Run { program: Program::UpdateGrub });
         }
         steps

@@ -15,7 +15,16 @@ fn patch(step: &Step) -> String {
         Step::Attribute { path, before, after } => {
             unified(path.as_str(), Some(before), Some(&format!("{}\n", after.for_kernel())))
         }
-        Step::File { path, before, after, .. } => unified(path.as_str(), before.as_deref(), after.as_deref()),
+        Step::File { path, before, after, mode } => {
+            let diff = unified(path.as_str(), before.as_deref(), after.as_deref());
+            let what = match (before, after) {
+                _ if mode & 0o111 == 0 => return diff,
+                (None, _) => "new file mode 100755\n",
+                (_, None) => "deleted file mode 100755\n",
+                (Some(_), Some(_)) => "",
+            };
+            format!("diff --git a{path} b{path}\n{what}{diff}")
+        }
         Step::Domain { path, before, after, .. } => unified(path.as_str(), before.as_deref(), Some(after)),
         Step::Link { path, before, after } => {
             let path = path.as_str();

@@ -5,9 +5,11 @@ mod boot;
 pub mod diff;
 pub mod table;
 pub mod text;
+mod trial;
 
 use crate::facts::{Facts, Loader};
 use crate::formats::HostPath;
+use crate::formats::trial::Trial;
 use crate::guest::Templates;
 use crate::host::{Program, Read};
 use crate::knobs::{self, Context, Knob, Reach, Setting};
@@ -16,6 +18,9 @@ use crate::profile::{BootLoader, Diagnostic, Parsed, Profile};
 use crate::resources::{Observed, Resource, State, Value, definition};
 use boot::Boot;
 use serde::Serialize;
+use trial::Course;
+
+pub use trial::default_kernel;
 
 /// Everything about one profile on one machine.
 #[derive(Serialize)]
@@ -31,6 +36,9 @@ pub struct Plan {
     /// Whether the profile leaves the kernel arguments to the operator.
     #[serde(skip)]
     pub manual_boot_loader: bool,
+    /// The trial that these steps begin.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub trial: Option<Trial>,
     /// Every setting, and how the machine stands to it, in the order of the knobs.
     pub items: Vec<Item>,
     /// What apply does, in order; nothing if all is in line.
@@ -134,6 +142,8 @@ fn command<S: serde::Serializer>(program: &Program, serializer: S) -> Result<S::
 pub enum Scope {
     /// All of it.
     Everything,
+    /// All of it, the kernel arguments for one boot only. The time, in seconds since the epoch.
+    Trial(u64),
     /// What a reboot forgets: kernel attributes only.
     Runtime,
 }
@@ -171,7 +181,7 @@ pub fn make(
     let kept = knobs::kept(profile);
     let placed = placement::place(profile, &facts);
     // At boot a template that is broken must not keep the machine from its pages and interrupts.
-    let own = if scope == Scope::Everything { &facts.templates[..] } else { &[] };
+    let own = if scope != Scope::Runtime { &facts.templates[..] } else { &[] };
     let templates = Templates::new(own).map_err(|error| vec![Diagnostic::whole(error.to_string())]);
     let (kept, (placement, warnings), templates) = match (kept, placed, templates) {
         (Ok(kept), Ok(placed), Ok(templates)) => (kept, placed, templates),
@@ -196,7 +206,7 @@ pub fn make(
     let (left_alone, asked): (Vec<_>, Vec<_>) =
         asked.into_iter().partition(|asked| kept.contains(&asked.knob.id));
     let boot = match scope {
-        Scope::Everything => Boot::plan(host, &facts, &asked, &left_alone),
+        Scope::Everything | Scope::Trial(_) => Boot::plan(host, &facts, &asked, &left_alone),
         Scope::Runtime => None,
     };
     if let Some(error) = boot.as_ref().and_then(|boot| boot.too_long(profile, &facts)) {
@@ -205,14 +215,35 @@ pub fn make(
     let mut items: Vec<Item> = asked.iter().map(|asked| asked.observed(host, &facts)).collect();
     items.extend(boot.iter().flat_map(|boot| boot.obsolete(&facts)));
     // Before the look ahead, which takes what a boot will mend off the list of what differs now.
-    let steps = steps(host, &asked, &items, boot.as_ref());
+    let mut course = match scope {
+        Scope::Trial(asked) => trial::begin(host, &facts, boot.as_ref(), &items, asked),
+        Scope::Everything => trial::end(host, &facts),
+        Scope::Runtime => Course::default(),
+    };
+    match &boot {
+        Some(boot) if scope == Scope::Everything => {
+            course.boot.extend(boot.steps(&items, facts.trial.script))
+        }
+        None if scope == Scope::Everything && facts.trial.script => {
+            course.boot.push(Step::Run { program: Program::UpdateGrub });
+        }
+        _ => {}
+    }
+    let steps = steps(host, &asked, &items, course.files, course.boot);
     look_ahead(&asked, &mut items);
     let mut notes = notes(&facts, profile);
     notes.extend(kept_pages(&left_alone, &placement, &facts));
-    let obstacles = boot.iter().filter_map(|boot| boot.obstacle(&facts)).chain(conflicts(&asked)).collect();
+    notes.extend(trial::told(&facts));
+    notes.extend(course.notes);
+    let obstacles = boot.iter().filter_map(|boot| boot.obstacle(&facts)).chain(conflicts(&asked));
+    let obstacles = obstacles.chain(course.obstacles).collect();
     let warnings = [parsed.warnings.clone(), warnings].concat();
     let manual_boot_loader = profile.host.boot_loader.value == BootLoader::Manual;
-    Ok((Plan { facts, placement, guests, manual_boot_loader, items, steps, notes, obstacles }, warnings))
+    let trial = course.trial;
+    Ok((
+        Plan { facts, placement, guests, manual_boot_loader, trial, items, steps, notes, obstacles },
+        warnings,
+    ))
 }
 
 /// One setting and the knob that asks for it.
@@ -238,15 +269,13 @@ impl Asked {
 fn ask(ctx: &Context, scope: Scope) -> Result<Vec<Asked>, Vec<Diagnostic>> {
     let mut asked = Vec::new();
     let mut found = Vec::new();
-    for knob in knobs::all().filter(|knob| scope == Scope::Everything || knob.reach == Reach::Live) {
+    for knob in knobs::all().filter(|knob| scope != Scope::Runtime || knob.reach == Reach::Live) {
         match (knob.settings)(ctx) {
             Ok(settings) => asked.extend(settings.into_iter().map(|setting| Asked { knob, setting })),
             Err(errors) => found.extend(errors),
         }
     }
-    asked.retain(|asked| {
-        scope == Scope::Everything || matches!(asked.setting.resource, Resource::Attribute(_))
-    });
+    asked.retain(|asked| scope != Scope::Runtime || matches!(asked.setting.resource, Resource::Attribute(_)));
     if found.is_empty() { Ok(asked) } else { Err(found) }
 }
 
@@ -307,7 +336,13 @@ fn look_ahead(asked: &[Asked], items: &mut [Item]) {
 }
 
 /// What apply does, in order: attributes, files, the boot configuration, guests.
-fn steps(host: &dyn Read, asked: &[Asked], items: &[Item], boot: Option<&Boot>) -> Vec<Step> {
+fn steps(
+    host: &dyn Read,
+    asked: &[Asked],
+    items: &[Item],
+    of_trial: Vec<Step>,
+    boot: Vec<Step>,
+) -> Vec<Step> {
     let mut attributes = Vec::new();
     let mut files = Vec::new();
     let mut domains = Vec::new();
@@ -336,10 +371,10 @@ fn steps(host: &dyn Read, asked: &[Asked], items: &[Item], boot: Option<&Boot>) 
             Resource::Arguments(_) => {}
         }
     }
+    files.extend(of_trial);
     if !files.is_empty() {
         files.push(Step::Run { program: Program::DaemonReload });
     }
-    let boot = boot.map(|boot| boot.steps(items)).unwrap_or_default();
     [attributes, files, boot, domains].concat()
 }
 

@@ -14,4 +14,5 @@ mod patch;
 mod readonly;
 mod support;
 mod tree;
+mod trial;
 mod verbs;

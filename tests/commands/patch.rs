@@ -1,14 +1,18 @@
 //! The printed plan is a patch: fed to the real tools it gives what apply gives.
 
 use super::support::*;
+use super::trial::{self, RECORD};
 use std::fs::{self, File};
+use std::os::unix::fs::PermissionsExt;
 use std::process::Command;
 
-/// Without what a patch cannot say: directories, and that a guest's definition is private.
+/// Without what a patch cannot say: directories, and that a guest's definition and a trial's record are private.
 fn comparable(listing: Listing) -> Listing {
     let plain = |(path, node): (String, Node)| match node {
         Node::Dir { .. } => None,
-        Node::File { text, .. } if path == GUEST => Some((path, Node::File { mode: 0, text })),
+        Node::File { text, .. } if [GUEST, RECORD].contains(&path.as_str()) => {
+            Some((path, Node::File { mode: 0, text }))
+        }
         node => Some((path, node)),
     };
     listing.into_iter().filter_map(plain).collect()
@@ -32,13 +36,13 @@ fn patch(tree: &Tree, patch: &str) {
 
 /// Applies the printed plan to copies and compares them with what apply makes of the tree.
 #[track_caller]
-fn agrees(tree: &Tree, profile: &str) {
-    let plan = tree.tune(&["apply", "--dry-run", profile]).expect(0).out;
+fn agrees(tree: &Tree, words: &[&str]) {
+    let plan = tree.tune(&[words, &["--dry-run"]].concat()).expect(0).out;
     let file = tree.note("plan.txt", &plan);
     let (by_git, by_patch) = (tree.copy(), tree.copy());
     git_apply(&by_git, &file);
     patch(&by_patch, &file);
-    tree.tune(&["apply", profile]).expect(0);
+    tree.tune(words).expect(0);
     let applied = comparable(tree.list());
     for (other, name) in [(by_git, "git apply"), (by_patch, "patch")] {
         let other = comparable(other.list());
@@ -51,7 +55,7 @@ fn agrees(tree: &Tree, profile: &str) {
 #[test]
 fn the_dry_run_is_the_apply() {
     for (machine, profile) in MACHINES.iter().filter(|(machine, _)| machine.ends_with(".capture")) {
-        agrees(&Tree::of(machine), profile);
+        agrees(&Tree::of(machine), &["apply", profile]);
     }
 }
 
@@ -68,7 +72,7 @@ fn what_is_there_is_changed() {
     for path in [KEPT_PROFILE, UNIT, DROP_IN, GUEST] {
         tree.chmod(path, 0o644);
     }
-    agrees(&tree, REFERENCE);
+    agrees(&tree, &["apply", REFERENCE]);
 }
 
 /// A drop-in in which nothing is asked for any more is taken away.
@@ -82,8 +86,22 @@ fn what_is_dropped_is_removed() {
     let profile = tree.note("keep.toml", format!("{text}\n[knobs]\n{kept}"));
     tree.write(DROP_IN, "GRUB_CMDLINE_LINUX_DEFAULT=\"${GRUB_CMDLINE_LINUX_DEFAULT} nosmt\"\n");
     tree.chmod(DROP_IN, 0o644);
-    agrees(&tree, &profile);
+    agrees(&tree, &["apply", &profile]);
     assert!(!tree.at(DROP_IN).exists());
+}
+
+/// The beginning and the end of a trial, with its script that is to be run.
+#[test]
+fn a_trial_comes_and_goes() {
+    let tree = trial::machine();
+    // The record has the time to the second in it.
+    tree.tune(&["apply", "--trial", REFERENCE]).expect(0);
+    agrees(&tree, &["apply", REFERENCE]);
+    let tree = trial::machine();
+    let plan = tree.tune(&["apply", "--trial", "--dry-run", REFERENCE]).expect(0).out;
+    git_apply(&tree, &tree.note("plan.txt", plan));
+    let script = fs::metadata(tree.at("etc/grub.d/99_rtkvm-tune-trial")).expect("there");
+    assert_eq!(script.permissions().mode() & 0o777, 0o755);
 }
 
 /// A plan without changes is no patch.

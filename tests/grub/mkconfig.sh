@@ -6,11 +6,12 @@
 # DIR is the root of that machine. Afterwards it holds, as on a machine booted with root=/dev/vda1:
 #   etc/default/grub        Debian's own default file (created unless it is there)
 #   boot/vmlinuz-*, initrd  empty stand-ins (created unless a vmlinuz-* is there)
-#   boot/grub/grub.cfg      written by grub-mkconfig from those and from etc/default/grub.d/*.cfg
+#   boot/grub/grub.cfg      written by grub-mkconfig from those, from etc/default/grub.d/*.cfg, and by the scripts in
+#                           etc/grub.d beside those of this machine
 # Calling it again is the `update-grub` of that machine: edit etc/default/grub.d and call.
 #
 # grub-mkconfig knows no other root than /. So DIR/etc/default and DIR/boot are bound over /etc/default and
-# /boot in a private mount namespace: this machine's own files are neither read nor written. grub-probe and
+# /boot, and all scripts over /etc/grub.d, in a private mount namespace: this machine's own files are neither read nor written. grub-probe and
 # grub-mkrelpath look at real disks, hence stand-ins that describe one ext4 partition, /dev/vda1.
 #
 # Needs the packages grub-common and grub2-common, and root or unprivileged user namespaces.
@@ -29,6 +30,7 @@ if [ "${1-}" = --bound ]; then
     fakes=$3
     mount --bind "$dir/etc/default" /etc/default
     mount --bind "$dir/boot" /boot
+    mount --bind "$fakes/grub.d" /etc/grub.d
     mount --bind "$fakes/grub-probe" /usr/sbin/grub-probe
     mount --bind "$fakes/grub-mkrelpath" /usr/bin/grub-mkrelpath
     exec env -i PATH=/usr/sbin:/usr/bin:/sbin:/bin LC_ALL=C grub-mkconfig -o /boot/grub/grub.cfg
@@ -78,6 +80,8 @@ for word; do :; done
 echo "$word"
 END
 chmod 755 "$fakes/grub-probe" "$fakes/grub-mkrelpath"
+cp -a /etc/grub.d "$fakes/grub.d"
+if [ -d "$dir/etc/grub.d" ]; then cp -a "$dir/etc/grub.d/." "$fakes/grub.d"; fi
 
 if [ "$(id -u)" -eq 0 ]; then map=; else map=--map-root-user; fi
 unshare $map --mount -- sh "$0" --bound "$dir" "$fakes" ||

@@ -79,6 +79,7 @@ pub(crate) fn assemble(mut cores: Vec<Core>, nodes: &[(u32, Size)], offline: Cpu
         },
         irqs: Irqs { default_affinity: None, irqs: Vec::new() },
         kernel: Kernel {
+            boot_id: None,
             release: None,
             preempt_rt: None,
             command_line: None,
@@ -86,7 +87,14 @@ pub(crate) fn assemble(mut cores: Vec<Core>, nodes: &[(u32, Size)], offline: Cpu
             os: None,
             os_family: Vec::new(),
         },
-        boot: Boot { loader: Loader::Unknown, next: Vec::new(), next_from: "unknown", settings: None },
+        boot: Boot {
+            loader: Loader::Unknown,
+            next: Vec::new(),
+            next_from: "unknown",
+            later: None,
+            settings: None,
+        },
+        trial: Default::default(),
         templates: Vec::new(),
         untrusted_templates: Vec::new(),
         installed: true,
