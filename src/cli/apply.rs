@@ -6,7 +6,7 @@ use super::{Outcome, load};
 use crate::engine::{self, Report};
 use crate::host::{self, Machine, Root, Writer, print, print_error, wants_color};
 use crate::plan::text::printable;
-use crate::plan::{Item, Plan, Scope};
+use crate::plan::{Item, Options, Plan, Scope};
 use nix::errno::Errno;
 
 pub(super) fn run(args: &ApplyArgs) -> Outcome {
@@ -15,8 +15,9 @@ pub(super) fn run(args: &ApplyArgs) -> Outcome {
         (_, true) => Scope::Trial(host::now()),
         _ => Scope::Everything,
     };
+    let options = Options { scope, live: args.live };
     if args.dry_run {
-        return dry_run(args, scope);
+        return dry_run(args, options);
     }
     let machine = load::machine(&args.plan.root);
     let profile = load::read_profile(&args.plan.profile)?;
@@ -29,10 +30,10 @@ pub(super) fn run(args: &ApplyArgs) -> Outcome {
     let root = machine.root()?;
     let writer = lock(&machine, &root)?;
     // Planned under the lock, so that nothing changes between plan and apply.
-    let plan = load::make_plan(&machine, &profile.parsed, scope)?;
+    let plan = load::make_plan(&machine, &profile.parsed, options)?;
     engine::check(&plan, &root).map_err(|found| format!("nothing was written:\n  {}", found.join("\n  ")))?;
     let reports = engine::apply(&plan, &root, &writer);
-    match load::plan_again(&machine, &profile.parsed, scope) {
+    match load::plan_again(&machine, &profile.parsed, options) {
         Ok((after, _)) => report(args, &machine, &reports, &plan, &after),
         // What was done must be told whatever the machine looks like now.
         Err(error) => Err(format!("{}what is set now cannot be planned for:\n{error}", lines(&reports))),
@@ -53,8 +54,8 @@ pub(super) fn lines(reports: &[Report]) -> String {
 }
 
 /// Only ever holds what reads: the machine's root is not opened for writing on this path.
-fn dry_run(args: &ApplyArgs, scope: Scope) -> Outcome {
-    let (machine, plan) = args.plan.plan(scope)?;
+fn dry_run(args: &ApplyArgs, options: Options) -> Outcome {
+    let (machine, plan) = args.plan.plan(options)?;
     let name = args.plan.name();
     print(&match args.plan.format.format {
         Format::Text => {

@@ -46,6 +46,9 @@ pub(super) struct ApplyArgs {
     /// Only what a reboot forgets: kernel attributes; the boot unit's form
     #[arg(long, conflicts_with = "trial")]
     pub(super) runtime: bool,
+    /// Do at once what would disturb guests that run, too
+    #[arg(long)]
+    pub(super) live: bool,
     /// Give the kernel its new arguments at the next boot only; `confirm` makes them the default
     #[arg(long)]
     pub(super) trial: bool,
@@ -95,7 +98,7 @@ pub(super) struct RenderArgs {
 
 #[derive(clap::Args)]
 pub(super) struct ExplainArgs {
-    /// The setting; all of them, a line each, without it
+    /// The setting, or an area, a line for each of its settings; without it all of them
     pub(super) knob: Option<String>,
 }
 

@@ -153,7 +153,9 @@ fn open(plan: &Plan) -> Vec<String> {
     let told = open.map(|item| {
         let is = item.observed.running.as_deref().unwrap_or("-");
         let why = match &item.observed.state {
-            State::Differs(Some(why)) | State::ByHand(why) => format!(" ({why})"),
+            State::Differs(Some(why)) | State::ByHand(why) | State::Rejected(why) | State::Waiting(why) => {
+                format!(" ({why})")
+            }
             _ => String::new(),
         };
         format!("{}, {}: {is}, wanted {}{why}", item.knob, item.label, item.wanted)

@@ -7,14 +7,21 @@ use crate::knobs::{self, Knob};
 
 pub(super) fn run(args: &ExplainArgs) -> Outcome {
     let text = match &args.knob {
-        None => knobs::all().map(|knob| format!("{:24} {}\n", knob.id, knob.summary)).collect(),
+        None => knobs::all().map(line).collect(),
         Some(id) => match knobs::all().find(|knob| knob.id == id) {
             Some(knob) => explanation(knob),
+            None if knobs::all().any(|knob| knob.area() == id) => {
+                knobs::all().filter(|knob| knob.area() == id).map(line).collect()
+            }
             None => return Err(format!("there is no knob `{id}`: {}", knobs::nearest(id))),
         },
     };
     print(&text)?;
     Ok(0)
+}
+
+fn line(knob: &Knob) -> String {
+    format!("{:24} {}\n", knob.id, knob.summary)
 }
 
 fn explanation(knob: &Knob) -> String {

@@ -2,9 +2,9 @@
 
 use super::args::{PlanArgs, RootArg};
 use crate::facts::Facts;
-use crate::host::{Loaded, Machine, Snapshot, load, print_error, running, wants_error_color};
+use crate::host::{Loaded, Machine, Snapshot, load, print_error, wants_error_color};
 use crate::placement::{self, Placement};
-use crate::plan::{self, Plan, Scope};
+use crate::plan::{self, Options, Plan};
 use crate::profile::{self, Diagnostic, MAX_PROFILE, Parsed, Source};
 use std::path::Path;
 
@@ -61,42 +61,22 @@ fn warn<T>((made, warnings): (T, Vec<Diagnostic>), parsed: &Parsed) -> T {
 }
 
 /// The plan of a profile for a machine.
-pub(super) fn make_plan(machine: &Machine, parsed: &Parsed, scope: Scope) -> Result<Plan, String> {
-    let mut plan = warn(plan_again(machine, parsed, scope)?, parsed);
-    if let Machine::Live = machine {
-        plan.notes.extend(rivals());
-    }
-    Ok(plan)
+pub(super) fn make_plan(
+    machine: &Machine,
+    parsed: &Parsed,
+    options: impl Into<Options>,
+) -> Result<Plan, String> {
+    Ok(warn(plan_again(machine, parsed, options)?, parsed))
 }
 
 /// The plan after an apply, whose warnings are printed already.
 pub(super) fn plan_again(
     machine: &Machine,
     parsed: &Parsed,
-    scope: Scope,
+    options: impl Into<Options>,
 ) -> Result<(Plan, Vec<Diagnostic>), String> {
-    on_machine(machine, parsed, |host, facts| plan::make(host, facts, parsed, scope))
+    on_machine(machine, parsed, |host, facts| plan::make(host, facts, parsed, options))
 }
-
-/// The rival services that run on this machine.
-fn rivals() -> Vec<String> {
-    let found = running(&RIVALS.map(|(name, _)| name));
-    let what = |name| RIVALS.iter().find(|(rival, _)| *rival == name).map_or("", |(_, what)| what);
-    found.into_iter().map(|(name, pid)| format!("{name} (PID {pid}) {}", what(name))).collect()
-}
-
-/// Services that set the same things, and what to know about each.
-const RIVALS: [(&str, &str); 2] = [
-    (
-        "irqbalance",
-        "moves interrupts as well; unless it is configured otherwise it leaves alone the CPUs that the kernel \
-         isolates, that is after the reboot",
-    ),
-    (
-        "tuned",
-        "may set some of the same values; `tuned-adm active` names its profile, `tuned-adm off` ends it",
-    ),
-];
 
 /// A machine, divided by a profile.
 pub(super) fn divide(machine: &Machine, parsed: &Parsed) -> Result<(Facts, Placement), String> {
@@ -114,10 +94,10 @@ pub(super) fn machine(root: &RootArg) -> Machine {
 
 impl PlanArgs {
     /// Profile, machine and plan, for the verbs that only look.
-    pub(super) fn plan(&self, scope: Scope) -> Result<(Machine, Plan), String> {
+    pub(super) fn plan(&self, options: impl Into<Options>) -> Result<(Machine, Plan), String> {
         let profile = read_profile(&self.profile)?;
         let machine = machine(&self.root);
-        let plan = make_plan(&machine, &profile.parsed, scope)?;
+        let plan = make_plan(&machine, &profile.parsed, options)?;
         Ok((machine, plan))
     }
 

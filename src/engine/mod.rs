@@ -87,7 +87,11 @@ pub fn left_open(reports: &[Report], item: &Item) -> bool {
         }
         Reach::GuestRestart => false,
     };
-    matches!(item.observed.state, State::Missing | State::Differs(_) | State::Obsolete) && !explained
+    let open = matches!(
+        item.observed.state,
+        State::Missing | State::Differs(_) | State::Obsolete | State::Waiting(_) | State::Rejected(_)
+    );
+    open && !explained
 }
 
 /// The last line of an apply; `before` and `after` are the plans around it.

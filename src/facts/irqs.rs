@@ -46,6 +46,14 @@ pub enum Movable {
     Platform,
 }
 
+impl Irq {
+    /// Whether it is of a device that a guest has (VFIO), by the names that vfio-pci and vfio-platform give it:
+    /// `vfio-msix[0](0000:3b:02.1)`, `vfio-intx(...)`.
+    pub fn is_of_a_guest(&self) -> bool {
+        self.actions.split(',').any(|name| name.starts_with("vfio-"))
+    }
+}
+
 impl Movable {
     /// Why it cannot be moved, for people.
     pub fn reason(self) -> &'static str {

@@ -7,6 +7,7 @@ pub mod grubenv;
 pub mod irqs;
 pub mod kernel;
 pub mod numa;
+pub mod processes;
 pub mod trial;
 
 pub use boot::{Boot, Loader};
@@ -14,6 +15,7 @@ pub use cpus::{Core, Cpus};
 pub use irqs::{Irq, Irqs, Movable};
 pub use kernel::Kernel;
 pub use numa::{Node, Numa, Pool};
+pub use processes::{RunningGuest, Service};
 
 use crate::formats::{CpuSet, HostPath};
 use crate::host::{Read, ReadError};
@@ -31,6 +33,10 @@ pub struct Facts {
     pub kernel: Kernel,
     /// How the machine boots.
     pub boot: Boot,
+    /// The guests that run.
+    pub guests: Vec<RunningGuest>,
+    /// Programs that run and set what this one sets.
+    pub services: Vec<Service>,
     /// What there is of a trial boot.
     #[serde(skip)]
     pub trial: trial::Found,
@@ -60,6 +66,7 @@ impl Facts {
         let cpus = Cpus::read(host, &numa)?;
         let (templates, untrusted_templates) = read_templates(host);
         let program = HostPath::new(PROGRAM);
+        let (guests, services) = processes::read(host);
         let (kernel, trial) = (Kernel::read(host), trial::Found::read(host));
         let boot = Boot::read(host).once(trial.next(&kernel));
         Ok(Facts {
@@ -68,6 +75,8 @@ impl Facts {
             irqs: Irqs::read(host),
             kernel,
             boot,
+            guests,
+            services,
             trial,
             templates,
             untrusted_templates,

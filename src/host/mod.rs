@@ -14,8 +14,7 @@ mod writer;
 
 pub use machine::Machine;
 pub use process::{
-    Loaded, is_root, load, now, pause, print, print_error, running, wants_color, wants_error_color,
-    write_output,
+    Loaded, is_root, load, now, pause, print, print_error, wants_color, wants_error_color, write_output,
 };
 pub use programs::{Program, ProgramError};
 pub use root::Root;
@@ -71,6 +70,14 @@ impl fmt::Display for ReadError {
 /// `grub.cfg`, some tens of KiB.
 pub const MAX_FILE: usize = 4 << 20;
 
+/// The directory with one entry for each process.
+const PROCESSES: &str = "/proc";
+
+/// The file with the name of a process.
+fn comm(pid: u32) -> HostPath {
+    HostPath::new(format!("{PROCESSES}/{pid}/comm"))
+}
+
 /// Reading one machine: the live one, a directory tree or a capture.
 pub trait Read {
     /// The content and mode of a file; symbolic links are followed inside the root.
@@ -84,4 +91,8 @@ pub trait Read {
 
     /// The target of a symbolic link.
     fn link(&self, path: &HostPath) -> Result<Rc<str>, ReadError>;
+
+    /// The processes whose name (`/proc/PID/comm`) is wanted, by PID; none where they cannot be seen. The others
+    /// are nobody's business and leave no trace in a capture.
+    fn processes(&self, wanted: fn(&str) -> bool) -> Vec<(u32, String)>;
 }

@@ -87,25 +87,6 @@ fn color_is_welcome() -> bool {
     std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
 }
 
-/// The running processes with one of these names: name and PID, by PID. Of the live machine only.
-pub fn running(names: &[&'static str]) -> Vec<(&'static str, u32)> {
-    use sysinfo::{ProcessRefreshKind, ProcessesToUpdate, System};
-    // Where the processes cannot be listed nothing is known to run.
-    let Ok(mut system) = System::new() else { return Vec::new() };
-    system.refresh_processes_specifics(
-        ProcessesToUpdate::All,
-        false,
-        ProcessRefreshKind::nothing().without_tasks(),
-    );
-    let pids = |name: &'static str| {
-        let found = system.processes_by_exact_name(name.as_ref());
-        found.map(|process| (name, process.pid().as_u32())).collect::<Vec<_>>()
-    };
-    let mut found: Vec<_> = names.iter().flat_map(|name| pids(name)).collect();
-    found.sort_by_key(|(_, pid)| *pid);
-    found
-}
-
 /// The time, in seconds since the epoch; 0 for a clock before it.
 pub fn now() -> u64 {
     std::time::UNIX_EPOCH.elapsed().map_or(0, |time| time.as_secs())

@@ -105,6 +105,9 @@ impl Root {
     }
 }
 
+/// More than any process's name has, in bytes: the kernel keeps 15 (`TASK_COMM_LEN`), its own threads up to 63.
+const MAX_COMM: usize = 128;
+
 /// The most that one read of a sysfs attribute returns, in bytes: the smallest page of any architecture.
 const PAGE: usize = 4096;
 
@@ -146,5 +149,16 @@ impl Read for Root {
             return Err(ReadError::Unsuitable);
         }
         Ok(readlinkat(&dir, name).map_err(classify)?.to_string_lossy().into())
+    }
+
+    fn processes(&self, wanted: fn(&str) -> bool) -> Vec<(u32, String)> {
+        let names = self.list(&HostPath::new(super::PROCESSES)).unwrap_or_default();
+        let mut pids: Vec<u32> = names.iter().filter_map(|name| name.parse().ok()).collect();
+        pids.sort_unstable();
+        let name = |pid: u32| {
+            let file = self.read(&super::comm(pid), MAX_COMM, true).ok()?;
+            Some((pid, file.text().trim_end().to_owned())).filter(|(_, name)| wanted(name))
+        };
+        pids.into_iter().filter_map(name).collect()
     }
 }

@@ -56,6 +56,16 @@ impl Snapshot {
         all
     }
 
+    /// The processes of a machine with nothing behind it.
+    fn recorded_processes(&self, wanted: fn(&str) -> bool) -> Vec<(u32, String)> {
+        let pids = self.list(&HostPath::new(super::PROCESSES)).unwrap_or_default();
+        let name = |pid: u32| {
+            let file = self.file(&super::comm(pid)).ok()?;
+            Some((pid, file.text().trim_end().to_owned())).filter(|(_, name)| wanted(name))
+        };
+        pids.iter().filter_map(|pid| name(pid.parse().ok()?)).collect()
+    }
+
     fn get(&self, path: &HostPath, read: impl FnOnce(&dyn Read) -> Result<Entry, ReadError>) -> Entry {
         if let Some(entry) = self.entries.borrow().get(path) {
             return entry.clone();
@@ -99,5 +109,21 @@ impl Read for Snapshot {
             Entry::Error(error) => Err(error),
             _ => Err(ReadError::Unsuitable),
         }
+    }
+
+    /// Found ones are kept as the files and the directory that tell of them.
+    fn processes(&self, wanted: fn(&str) -> bool) -> Vec<(u32, String)> {
+        let Some(machine) = &self.behind else { return self.recorded_processes(wanted) };
+        let found = machine.processes(wanted);
+        let mut entries = self.entries.borrow_mut();
+        for (pid, name) in &found {
+            let file = File { bytes: format!("{name}\n").into_bytes(), mode: 0o644 };
+            entries.insert(super::comm(*pid), Entry::File(Rc::new(file)));
+        }
+        if !found.is_empty() {
+            let pids = found.iter().map(|(pid, _)| pid.to_string()).collect();
+            entries.insert(HostPath::new(super::PROCESSES), Entry::List(Rc::new(pids)));
+        }
+        found
     }
 }

@@ -66,7 +66,7 @@ impl Reach {
 }
 
 /// What a change does to what runs on the machine meanwhile: the class that a plan shows.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Disruption {
     /// Nothing notices.
@@ -133,33 +133,43 @@ pub fn all() -> impl Iterator<Item = &'static Knob> {
     areas.into_iter().flatten()
 }
 
-/// The ids of the knobs that the profile leaves alone.
+impl Knob {
+    /// The first part of its id: the area that a profile can keep as a whole.
+    pub fn area(&self) -> &'static str {
+        self.id.split_once('.').map_or(self.id, |(area, _)| area)
+    }
+}
+
+/// The ids of the knobs that the profile leaves alone: each by its id, or all of an area by its name.
 ///
 /// # Errors
-/// An id that is none, with the nearest one, and a value other than `keep`.
+/// An id or area that is none, with the nearest one, and a value other than `keep`.
 pub fn kept(profile: &Profile) -> Result<Vec<&'static str>, Vec<Diagnostic>> {
     let mut kept = Vec::new();
     let mut found = Vec::new();
     for entry in &profile.knobs {
-        match all().find(|knob| knob.id == entry.id.value) {
-            None => {
-                let message = format!("there is no knob `{}`", entry.id.value);
-                found.push(Diagnostic::error(entry.id.span.clone(), message).help(nearest(&entry.id.value)));
-            }
-            Some(knob) if entry.value.value != "keep" => {
-                let message = format!("knob `{}` has no value `{}`", knob.id, entry.value.value);
-                let help = "write \"keep\" to leave what the machine has, or remove the line";
-                found.push(Diagnostic::error(entry.value.span.clone(), message).help(help));
-            }
-            Some(knob) => kept.push(knob.id),
+        let name = entry.id.value.as_str();
+        let named: Vec<_> =
+            all().filter(|knob| [knob.id, knob.area()].contains(&name)).map(|knob| knob.id).collect();
+        let what = if name.contains('.') { "knob" } else { "area" };
+        if named.is_empty() {
+            let message = format!("there is no {what} `{name}`");
+            found.push(Diagnostic::error(entry.id.span.clone(), message).help(nearest(name)));
+        } else if entry.value.value != "keep" {
+            let message = format!("{what} `{name}` has no value `{}`", entry.value.value);
+            let help = "write \"keep\" to leave what the machine has, or remove the line";
+            found.push(Diagnostic::error(entry.value.span.clone(), message).help(help));
+        } else {
+            kept.extend(named);
         }
     }
     if found.is_empty() { Ok(kept) } else { Err(found) }
 }
 
-/// What to look at instead of an unknown knob.
+/// What to look at instead of an unknown knob or area.
 pub fn nearest(id: &str) -> String {
-    let scores = all().map(|knob| (strsim::jaro_winkler(id, knob.id), knob.id));
+    let names = all().flat_map(|knob| [knob.id, knob.area()]);
+    let scores = names.map(|name| (strsim::jaro_winkler(id, name), name));
     match scores.max_by(|a, b| a.0.total_cmp(&b.0)) {
         Some((score, id)) if score > 0.8 => format!("did you mean `{id}`?"),
         _ => "`rtkvm-tune explain` lists all knobs".into(),

@@ -5,7 +5,7 @@ use crate::facts::{Facts, Loader};
 use crate::formats::grub;
 use crate::formats::kernel_args::{COMMAND_LINE_SIZE, KernelArg, same_name};
 use crate::host::{Program, Read};
-use crate::knobs::{self, Reach};
+use crate::knobs::{self, Disruption, Reach};
 use crate::profile::{Diagnostic, Profile};
 use crate::resources::{Observed, OwnedFile, Resource, State, drop_in, present};
 
@@ -78,6 +78,7 @@ impl Boot {
                 label: argument.name().to_owned(),
                 detail: String::new(),
                 reach: Reach::Reboot,
+                disruption: Disruption::Reboot,
                 observed: Observed {
                     running: facts.kernel.command_line.as_ref().and_then(on),
                     next_boot: facts.boot.next.first().and_then(on),

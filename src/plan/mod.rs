@@ -3,6 +3,7 @@
 
 mod boot;
 pub mod diff;
+mod in_use;
 pub mod table;
 pub mod text;
 mod trial;
@@ -12,7 +13,7 @@ use crate::formats::HostPath;
 use crate::formats::trial::Trial;
 use crate::guest::Templates;
 use crate::host::{Program, Read};
-use crate::knobs::{self, Context, Knob, Reach, Setting};
+use crate::knobs::{self, Context, Disruption, Knob, Reach, Setting};
 use crate::placement::{self, Placement};
 use crate::profile::{BootLoader, Diagnostic, Parsed, Profile};
 use crate::resources::{Observed, Resource, State, Value, definition};
@@ -69,6 +70,8 @@ pub struct Item {
     pub detail: String,
     /// When a change takes effect.
     pub reach: Reach,
+    /// What a change would do to what runs meanwhile.
+    pub disruption: Disruption,
     /// What was found.
     #[serde(flatten)]
     pub observed: Observed,
@@ -148,6 +151,22 @@ pub enum Scope {
     Runtime,
 }
 
+/// What an apply was asked for, and what it may do on a machine in use.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Options {
+    /// How much of the profile.
+    pub scope: Scope,
+    /// Whether to do at once what would disturb guests that run.
+    pub live: bool,
+}
+
+/// Guests are left in peace.
+impl From<Scope> for Options {
+    fn from(scope: Scope) -> Options {
+        Options { scope, live: false }
+    }
+}
+
 /// Counts over the items of a plan.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
 pub struct Counts {
@@ -161,6 +180,10 @@ pub struct Counts {
     pub in_line: usize,
     /// Set, and waiting for a boot.
     pub reboot_pending: usize,
+    /// It would disturb guests that run.
+    pub waiting: usize,
+    /// Given to the running kernel, which did not take it.
+    pub rejected: usize,
     /// To be done by hand.
     pub by_hand: usize,
     /// Cannot be set here.
@@ -175,8 +198,9 @@ pub fn make(
     host: &dyn Read,
     facts: Facts,
     parsed: &Parsed,
-    scope: Scope,
+    options: impl Into<Options>,
 ) -> Result<(Plan, Vec<Diagnostic>), Vec<Diagnostic>> {
+    let Options { scope, live } = options.into();
     let profile = &parsed.profile;
     let kept = knobs::kept(profile);
     let placed = placement::place(profile, &facts);
@@ -214,6 +238,9 @@ pub fn make(
     }
     let mut items: Vec<Item> = asked.iter().map(|asked| asked.observed(host, &facts)).collect();
     items.extend(boot.iter().flat_map(|boot| boot.obsolete(&facts)));
+    if !live {
+        in_use::spare_guests(&facts, &asked, &mut items);
+    }
     // Before the look ahead, which takes what a boot will mend off the list of what differs now.
     let mut course = match scope {
         Scope::Trial(asked) => trial::begin(host, &facts, boot.as_ref(), &items, asked),
@@ -233,6 +260,8 @@ pub fn make(
     look_ahead(&asked, &mut items);
     let mut notes = notes(&facts, profile);
     notes.extend(kept_pages(&left_alone, &placement, &facts));
+    notes.extend(in_use::redefined(&facts, &steps));
+    notes.extend(in_use::services(&facts));
     notes.extend(trial::told(&facts));
     notes.extend(course.notes);
     let obstacles = boot.iter().filter_map(|boot| boot.obstacle(&facts)).chain(conflicts(&asked));
@@ -254,12 +283,16 @@ struct Asked {
 
 impl Asked {
     fn observed(&self, host: &dyn Read, facts: &Facts) -> Item {
+        let observed = self.setting.resource.observe(host, facts);
+        let new_guest =
+            matches!(self.setting.resource, Resource::Domain { .. }) && observed.state == State::Missing;
         Item {
             knob: self.knob.id,
             label: self.setting.label.clone(),
             detail: self.setting.detail.clone(),
             reach: self.knob.reach,
-            observed: self.setting.resource.observe(host, facts),
+            disruption: if new_guest { Disruption::None } else { self.knob.disruption },
+            observed,
             wanted: self.setting.resource.wanted(),
         }
     }
@@ -329,7 +362,7 @@ fn look_ahead(asked: &[Asked], items: &mut [Item]) {
             item.observed.next_boot = Some(item.wanted.clone());
         }
         // The kernel did not grant it while running; the next boot will.
-        if at_boot && matches!(item.observed.state, State::Differs(None)) {
+        if at_boot && matches!(item.observed.state, State::Differs(None) | State::Waiting(_)) {
             item.observed.state = State::RebootPending;
         }
     }
@@ -408,6 +441,26 @@ pub fn unknown_loader() -> String {
         .into()
 }
 
+impl Item {
+    /// Whether what is wanted takes effect at the next boot only.
+    pub fn needs_reboot(&self) -> bool {
+        match &self.observed.state {
+            State::RebootPending => true,
+            // What runs already needs none, though the boot configuration lost it.
+            State::Missing | State::Differs(None) | State::ByHand(_) => {
+                self.reach == Reach::Reboot && self.observed.running.as_ref() != Some(&self.wanted)
+            }
+            State::Obsolete => self.observed.running.is_some(),
+            // A boot would not mend what has a reason of its own.
+            State::Differs(Some(_))
+            | State::Rejected(_)
+            | State::Waiting(_)
+            | State::InLine
+            | State::NotApplicable(_) => false,
+        }
+    }
+}
+
 impl Plan {
     /// Counts over the items.
     pub fn counts(&self) -> Counts {
@@ -418,6 +471,8 @@ impl Plan {
                 State::Missing => &mut counts.add,
                 State::Differs(_) => &mut counts.change,
                 State::RebootPending => &mut counts.reboot_pending,
+                State::Waiting(_) => &mut counts.waiting,
+                State::Rejected(_) => &mut counts.rejected,
                 State::NotApplicable(_) => &mut counts.not_applicable,
                 State::ByHand(_) => &mut counts.by_hand,
                 State::Obsolete => &mut counts.remove,
@@ -429,14 +484,7 @@ impl Plan {
 
     /// Whether something that is wanted takes effect at the next boot only.
     pub fn needs_reboot(&self) -> bool {
-        let waits = |item: &Item| match &item.observed.state {
-            State::RebootPending => true,
-            State::Missing | State::Differs(None) | State::ByHand(_) => item.reach == Reach::Reboot,
-            State::Obsolete => item.observed.running.is_some(),
-            // A boot would not mend what has a reason of its own.
-            State::Differs(Some(_)) | State::InLine | State::NotApplicable(_) => false,
-        };
-        self.items.iter().any(waits)
+        self.items.iter().any(Item::needs_reboot)
     }
 
     /// The exit status of an audit: 0 in line, 1 differs, 3 nothing missing but a reboot.
@@ -444,6 +492,7 @@ impl Plan {
         let counts = self.counts();
         match counts {
             _ if counts.add + counts.change + counts.remove + counts.by_hand > 0 => 1,
+            _ if counts.waiting + counts.rejected > 0 => 1,
             _ if counts.reboot_pending > 0 => 3,
             _ => 0,
         }

@@ -5,7 +5,8 @@ use crate::resources::State;
 
 /// One row.
 pub struct Row {
-    /// `+` not there, `~` differs, `=` in line, `>` waits for a boot, `!` by hand, `.` cannot be set.
+    /// `+` not there, `~` differs, `=` in line, `>` waits for a boot, `*` waits for guests, `x` rejected by the
+    /// kernel, `!` by hand, `.` cannot be set.
     pub sign: char,
     /// The knob and what it sets.
     pub name: String,
@@ -21,8 +22,27 @@ pub struct Row {
 const MOST_NUMBERS: usize = 24;
 
 /// What the signs mean.
-pub const LEGEND: &str =
-    "+ add   ~ change   - remove   = in line   > waits for a boot   ! by hand   . cannot be set";
+pub const SIGNS: [(char, &str); 9] = [
+    ('+', "add"),
+    ('~', "change"),
+    ('-', "remove"),
+    ('=', "in line"),
+    ('>', "waits for a boot"),
+    ('*', "waits for guests"),
+    ('x', "rejected by the kernel"),
+    ('!', "by hand"),
+    ('.', "cannot be set"),
+];
+
+/// Those that few plans have.
+const RARE: [char; 2] = ['*', 'x'];
+
+/// What the signs mean, on one line; the rare ones where a row has them.
+pub fn legend(rows: &[Row]) -> String {
+    let shown = |sign: char| !RARE.contains(&sign) || rows.iter().any(|row| row.sign == sign);
+    let signs = SIGNS.iter().filter(|(sign, _)| shown(*sign));
+    signs.map(|(sign, what)| format!("{sign} {what}")).collect::<Vec<_>>().join("   ") + "\n"
+}
 
 /// The sign of a state.
 pub fn sign(state: &State) -> char {
@@ -31,6 +51,8 @@ pub fn sign(state: &State) -> char {
         State::Missing => '+',
         State::Differs(_) => '~',
         State::RebootPending => '>',
+        State::Waiting(_) => '*',
+        State::Rejected(_) => 'x',
         State::NotApplicable(_) => '.',
         State::ByHand(_) => '!',
         State::Obsolete => '-',
@@ -79,7 +101,11 @@ fn row(group: &[&Item]) -> Row {
     let bare =
         |text: String| text.strip_prefix(&format!("{}=", first.label)).map(str::to_owned).unwrap_or(text);
     let reason = match &first.observed.state {
-        State::Differs(Some(reason)) | State::NotApplicable(reason) | State::ByHand(reason) => reason.clone(),
+        State::Differs(Some(reason))
+        | State::NotApplicable(reason)
+        | State::ByHand(reason)
+        | State::Rejected(reason)
+        | State::Waiting(reason) => reason.clone(),
         State::InLine | State::Missing | State::Differs(None) | State::RebootPending | State::Obsolete => {
             String::new()
         }

@@ -1,11 +1,16 @@
 //! A plan for people.
 
-use super::table::{LEGEND, Row, rows};
+use super::table::{Row, legend, rows};
 use super::{Item, Plan};
 use crate::facts::Loader;
 use crate::formats::{CpuSet, Size};
+use crate::knobs::Disruption;
 use crate::placement::{GuestPlace, NodePlace};
 use crate::resources::State;
+use std::collections::{BTreeMap, BTreeSet};
+
+/// More knobs of one class of disruption are named by their areas.
+const MOST_KNOBS: usize = 3;
 
 /// Columns wider than this push the following ones aside instead of widening the table.
 const WIDEST: usize = 30;
@@ -19,8 +24,10 @@ impl Plan {
         out += &section("Memory", self.placement.nodes.iter().map(|node| self.memory(node)));
         out += &section("Guests", self.placement.guests.iter().map(|guest| self.guest(guest)));
         out += "\nSettings\n";
-        out += &settings(&rows(self, |_| true));
-        out += &format!("{LEGEND}\n");
+        let rows = rows(self, |_| true);
+        out += &settings(&rows);
+        out += &legend(&rows);
+        out += &self.disruption();
         out += &self.by_hand();
         out += &self.notes_text();
         out += &format!("\n{}\n", self.summary());
@@ -36,7 +43,7 @@ impl Plan {
     /// The settings that `keep` keeps, under a title; nothing if there are none.
     pub fn settings_that(&self, title: &str, keep: impl Fn(&Item) -> bool) -> String {
         let rows = rows(self, keep);
-        let table = format!("\n{title}\n{}{LEGEND}\n\n", settings(&rows));
+        let table = format!("\n{title}\n{}{}\n", settings(&rows), legend(&rows));
         if rows.is_empty() { String::new() } else { printable(&table) }
     }
 
@@ -128,6 +135,29 @@ impl Plan {
         )
     }
 
+    /// What the planned changes do to what runs meanwhile, a line for each class; those that nothing notices are
+    /// left out.
+    fn disruption(&self) -> String {
+        let changes = |item: &&Item| match item.disruption {
+            Disruption::None => false,
+            Disruption::Reboot => item.needs_reboot() && item.observed.state != State::RebootPending,
+            _ => matches!(item.observed.state, State::Missing | State::Differs(None)),
+        };
+        let mut classes: BTreeMap<Disruption, BTreeSet<&str>> = BTreeMap::new();
+        for item in self.items.iter().filter(changes) {
+            classes.entry(item.disruption).or_default().insert(item.knob);
+        }
+        let line = |(class, knobs): (&Disruption, &BTreeSet<&str>)| {
+            let mut names: Vec<&str> = knobs.iter().copied().collect();
+            if names.len() > MOST_KNOBS {
+                names = names.iter().map(|id| id.split('.').next().unwrap_or(id)).collect();
+                names.dedup();
+            }
+            format!("{}: {}", class.name(), names.join(", "))
+        };
+        section("Disruption", classes.iter().map(line))
+    }
+
     /// The last line of a plan.
     pub fn summary(&self) -> String {
         let c = self.counts();
@@ -137,6 +167,8 @@ impl Plan {
         );
         for (count, what) in [
             (c.reboot_pending, "waiting for a boot"),
+            (c.waiting, "waiting for guests"),
+            (c.rejected, "rejected by the kernel"),
             (c.by_hand, "by hand"),
             (c.not_applicable, "cannot be set"),
         ] {
@@ -162,7 +194,7 @@ impl Plan {
 
     fn verdict(&self) -> String {
         let c = self.counts();
-        let open = c.add + c.change + c.remove + c.by_hand;
+        let open = c.add + c.change + c.remove + c.by_hand + c.waiting + c.rejected;
         let total = self.items.len() - c.not_applicable;
         match self.status() {
             0 => format!("In line: all {total} settings are in force."),

@@ -96,7 +96,8 @@ pub const KEYS: &[Key] = &[
         "knobs",
         Kind::Table,
         NONE,
-        "Overrides by quoted knob id. The value \"keep\" leaves what the machine has.",
+        "Overrides by quoted knob id, or by the name of an area of knobs. The value \"keep\" leaves what the machine \
+         has.",
     ),
     key(
         "host",

@@ -52,12 +52,15 @@ impl Arguments {
                 let other = next.iter().find_map(|line| self.contradicted_by(line)).unwrap_or_default();
                 State::Differs(Some(format!("the next boot has {other} too, not from this program")))
             }
-            (true, true, Some(Ignored::Rejected(reason))) => State::Differs(Some(reason.clone())),
+            (true, true, Some(Ignored::Rejected(reason))) => State::Rejected(reason.clone()),
             (true, true, Some(Ignored::Unsupported(reason))) => State::NotApplicable(reason.clone()),
             (true, true, None) => State::InLine,
             (false, true, _) => State::RebootPending,
             _ if !written => State::ByHand("to be added to the boot loader's kernel arguments".into()),
-            _ if next.iter().any(|line| present(line, &self.arguments).is_some()) => State::Differs(None),
+            // It runs, or some entry has it: it is not there as it should be, yet is not new either.
+            _ if runs || next.iter().any(|line| present(line, &self.arguments).is_some()) => {
+                State::Differs(None)
+            }
             _ => State::Missing,
         };
         let on = |line| present(line, &self.arguments);

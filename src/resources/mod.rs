@@ -61,6 +61,10 @@ pub enum State {
     Differs(Option<String>),
     /// Set for the next boot, not yet running.
     RebootPending,
+    /// The running kernel was given it, and did not take it: its own words.
+    Rejected(String),
+    /// It would disturb guests that run: which, and how to do it all the same.
+    Waiting(String),
     /// It cannot be set here: why.
     NotApplicable(String),
     /// It has to be done by hand: what.

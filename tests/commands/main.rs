@@ -9,6 +9,7 @@ mod bad_input;
 mod bad_profile;
 mod failure;
 mod hostile_tree;
+mod in_use;
 mod output;
 mod patch;
 mod readonly;

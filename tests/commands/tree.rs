@@ -143,11 +143,10 @@ fn a_second_apply_writes_nothing() {
         let (ran, calls) = strace(&options, &["apply", profile, "--root", tree.name()]);
         let ran = ran.expect(0);
         assert!(ran.out.contains("update-grub"), "{machine}: {}", ran.out);
-        assert!(
-            ran.out.contains("\nNothing to do but what is left to you. A reboot is needed.\n"),
-            "{machine}: {}",
-            ran.out
-        );
+        // The arguments of one run already, though its boot configuration has not got them.
+        let reboot = if machine.contains("tuned") { "No reboot" } else { "A reboot" };
+        let end = format!("\nNothing to do but what is left to you. {reboot} is needed.\n");
+        assert!(ran.out.contains(&end), "{machine}: {}", ran.out);
         for call in &calls {
             assert!(!call.opens_to_write(), "{machine}: {}", call.text);
             for word in

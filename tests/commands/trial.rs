@@ -143,7 +143,7 @@ fn a_good_trial_becomes_the_default() {
     assert!(command_line(&tree).contains(" panic=30 rtkvm_tune.trial="), "{}", command_line(&tree));
     let text = verify(&tree, 1);
     assert!(text.contains("this boot is the trial of 20"), "{text}");
-    assert!(text.contains("+ cpu.isolcpus"), "{text}");
+    assert!(text.contains("~ cpu.isolcpus"), "{text}");
     let ran = confirm(&tree, AUTOMATIC, 0);
     assert!(ran.out.contains("\nConfirmed: the arguments of the trial of 20"), "{}", ran.out);
     has_no_trial(&tree);

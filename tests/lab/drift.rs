@@ -19,7 +19,7 @@ pub(super) fn is_found_and_mended() -> Result<()> {
     let mut expected = vec![
         format!("irq.affinity IRQ {serial} differs"),
         // It runs, and will not be there after the next boot.
-        "cpu.nohz-full nohz_full missing".to_owned(),
+        "cpu.nohz-full nohz_full differs".to_owned(),
         "memory.hugepages node 1, 1GiB pages differs".to_owned(),
     ];
     expected.sort_unstable();

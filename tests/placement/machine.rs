@@ -66,6 +66,8 @@ pub(crate) fn assemble(mut cores: Vec<Core>, nodes: &[(u32, Size)], offline: Cpu
         pools: pools(),
     };
     Facts {
+        guests: Vec::new(),
+        services: Vec::new(),
         numa: Numa { shown: true, nodes: nodes.iter().map(node).collect() },
         cpus: Cpus {
             possible: present.clone(),

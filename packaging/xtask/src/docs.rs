@@ -87,24 +87,20 @@ const GENERATED: &str = "<!-- Written by `cargo xtask docs` from the program: ch
 fn knob_reference() -> String {
     let mut out = format!("# Knobs\n\n{GENERATED}\n");
     out += "What rtkvm-tune sets, and why. `rtkvm-tune explain KNOB` prints the same for one of them. To leave one\n\
-        as the machine has it, name it in the profile:\n\n\
-        ```toml\n[knobs]\n\"irq.affinity\" = \"keep\"\n```\n\n\
+        as the machine has it, name it in the profile; an area's name keeps every knob of the area:\n\n\
+        ```toml\n[knobs]\n\"irq.affinity\" = \"keep\"\n\"memory\" = \"keep\"\n```\n\n\
         | Knob | Takes effect | What it does |\n|---|---|---|\n";
     for knob in knobs::all() {
         let (id, anchor) = (knob.id, knob.id.replace('.', ""));
         out += &format!("| [`{id}`](#{anchor}) | {} | {} |\n", takes_effect(knob.reach), cell(knob.summary));
     }
-    let mut areas: Vec<&str> = knobs::all().map(area).collect();
+    let mut areas: Vec<&str> = knobs::all().map(Knob::area).collect();
     areas.dedup();
     for name in areas {
         out += &format!("\n## {name}\n");
-        out.extend(knobs::all().filter(|knob| area(knob) == name).map(knob_section));
+        out.extend(knobs::all().filter(|knob| knob.area() == name).map(knob_section));
     }
     out
-}
-
-fn area(knob: &Knob) -> &'static str {
-    knob.id.split_once('.').map_or(knob.id, |(area, _)| area)
 }
 
 fn takes_effect(reach: Reach) -> &'static str {

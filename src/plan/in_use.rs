@@ -1,0 +1,98 @@
+//! A machine in use: the guests that run on it, and the programs that set the same things.
+
+use super::{Asked, Item, Step};
+use crate::facts::irqs::directory;
+use crate::facts::{Facts, RunningGuest, Service};
+use crate::knobs::Disruption;
+use crate::resources::{Resource, State};
+
+/// Lets what would disturb guests that run wait, with the reason. That is what stalls CPUs, what moves an interrupt
+/// of a device that a guest has, and what needs guests stopped. A definition waits for nothing: libvirt keeps the
+/// running guest as it is until its next start. Other interrupts leave the guests' CPUs, which is what they want.
+pub(super) fn spare_guests(facts: &Facts, asked: &[Asked], items: &mut [Item]) {
+    let Some(guests) = named(&facts.guests) else { return };
+    for (asked, item) in asked.iter().zip(items) {
+        let what = match asked.knob.disruption {
+            Disruption::BriefStall => "it stalls CPUs for a moment",
+            Disruption::IrqMove if is_of_a_guest(facts, asked) => "the interrupt is of a guest's device",
+            Disruption::GuestStop if !matches!(asked.setting.resource, Resource::Domain { .. }) => {
+                "it needs the guests stopped"
+            }
+            _ => continue,
+        };
+        if matches!(item.observed.state, State::Missing | State::Differs(None)) {
+            let reason = format!("{what}, and {guests}: stop them, or do it all the same by `apply --live`");
+            item.observed.state = State::Waiting(reason);
+        }
+    }
+}
+
+/// Guests that run with another definition than they get.
+pub(super) fn redefined(facts: &Facts, steps: &[Step]) -> Vec<String> {
+    let running = |step: &Step| match step {
+        Step::Domain { name, before: Some(_), .. }
+            if facts.guests.iter().any(|guest| guest.name == *name) =>
+        {
+            Some(format!("guest {name} runs: its new definition takes effect at its next start"))
+        }
+        _ => None,
+    };
+    steps.iter().filter_map(running).collect()
+}
+
+/// Programs that run and set the same things, and what to know of each.
+pub(super) fn services(facts: &Facts) -> Vec<String> {
+    let known = |service: &Service| {
+        let (_, what) = SERVICES.iter().find(|(name, _)| *name == service.name)?;
+        Some(format!("{} (PID {}) {what}", service.name, service.pid))
+    };
+    facts.services.iter().filter_map(known).collect()
+}
+
+/// What to know of a service, by its process's name.
+const SERVICES: [(&str, &str); 6] = [
+    (
+        "irqbalance",
+        "moves interrupts as well; unless it is configured otherwise it leaves alone the CPUs that the kernel \
+         isolates, that is after the reboot",
+    ),
+    (
+        "tuned",
+        "may set some of the same values; `tuned-adm active` names its profile, `tuned-adm off` ends it",
+    ),
+    (
+        "numad",
+        "moves processes and their memory between nodes, guests among them; stop it where guests are pinned",
+    ),
+    (
+        "ksmtuned",
+        "turns on the merging of equal pages, which takes time from guests; stop it on a real-time host",
+    ),
+    (
+        "power-profiles-",
+        "sets frequency governors and preferences; stop power-profiles-daemon on a real-time host",
+    ),
+    ("auto-cpufreq", "sets frequency governors and preferences; stop it on a real-time host"),
+];
+
+/// Who runs: `guests rt0 (PID 812) and db (PID 913) run`; `None` if nobody does.
+fn named(guests: &[RunningGuest]) -> Option<String> {
+    let shown: Vec<_> = guests.iter().map(|guest| format!("{} (PID {})", guest.name, guest.pid)).collect();
+    match &shown[..] {
+        [] => None,
+        [one] => Some(format!("guest {one} runs")),
+        [most @ .., last] if most.len() < MOST_GUESTS => {
+            Some(format!("guests {} and {last} run", most.join(", ")))
+        }
+        [first, rest @ ..] => Some(format!("guest {first} and {} more run", rest.len())),
+    }
+}
+
+/// More guests than these are counted, not named.
+const MOST_GUESTS: usize = 4;
+
+fn is_of_a_guest(facts: &Facts, asked: &Asked) -> bool {
+    let Resource::Attribute(attribute) = &asked.setting.resource else { return false };
+    let of = |irq: &&crate::facts::Irq| attribute.path == directory(irq.number).join("smp_affinity_list");
+    facts.irqs.irqs.iter().find(of).is_some_and(|irq| irq.is_of_a_guest())
+}

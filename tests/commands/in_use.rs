@@ -1,0 +1,148 @@
+//! A machine in use: guests that run, and other programs that are at work on it.
+
+use super::support::*;
+
+const PAGES: &str = "sys/devices/system/node/node1/hugepages/hugepages-1048576kB/nr_hugepages";
+/// An interrupt of the reference machine that apply moves.
+const IRQ: &str = "proc/irq/24/smp_affinity_list";
+
+/// A process of the tree.
+fn process(tree: &Tree, pid: u32, name: &str, words: &[&str]) {
+    tree.write(&format!("proc/{pid}/comm"), format!("{name}\n"));
+    tree.write(
+        &format!("proc/{pid}/cmdline"),
+        words.iter().map(|word| format!("{word}\0")).collect::<String>(),
+    );
+}
+
+/// As libvirt starts it.
+fn run_guest(tree: &Tree, name: &str) {
+    let name = format!("guest={name},debug-threads=on");
+    let words = ["/usr/bin/qemu-system-x86_64", "-name", &name, "-S", "-machine", "pc-q35-7.2,accel=kvm"];
+    process(tree, 812, "qemu-system-x86", &words);
+}
+
+#[test]
+fn what_disturbs_running_guests_waits() {
+    let tree = Tree::reference();
+    run_guest(&tree, "db");
+    tree.write("sys/kernel/irq/24/actions", "vfio-msix[0](0000:3b:00.0)\n");
+    let before = tree.list();
+    let plan = tree.tune(&["apply", "--dry-run", REFERENCE]).expect(0).out;
+    let reason = "guest db (PID 812) runs: stop them, or do it all the same by `apply --live`";
+    for row in ["* memory.hugepages: node 1, 1GiB pages", "* irq.affinity: IRQ 24 "] {
+        assert!(plan.contains(&format!("\n{row}")), "{row}: {plan}");
+    }
+    assert!(plan.contains(&format!("it stalls CPUs for a moment, and {reason}")), "{plan}");
+    assert!(plan.contains(&format!("the interrupt is of a guest's device, and {reason}")), "{plan}");
+    assert!(plan.contains(", 3 waiting for guests"), "{plan}");
+
+    // The rest is done, and what waits is told.
+    let ran = tree.tune(&["apply", REFERENCE]).expect(1);
+    assert!(ran.out.contains("Still not in line") && ran.out.contains(reason), "{}", ran.out);
+    let paths = changed(&before, &tree.list());
+    for path in [PAGES, IRQ] {
+        assert!(!paths.contains(&path.to_owned()), "{path}: {paths:?}");
+    }
+    for path in ["proc/irq/25/smp_affinity_list", DROP_IN, UNIT, GUEST] {
+        assert!(paths.contains(&path.to_owned()), "{path}: {paths:?}");
+    }
+    assert!(tree.tune(&["verify", REFERENCE]).expect(1).out.contains(reason));
+    // Nothing of a process is ever written.
+    assert!(!paths.iter().any(|path| path.starts_with("proc/812")), "{paths:?}");
+
+    tree.tune(&["apply", "--live", REFERENCE]).expect(0);
+    assert_eq!((tree.read(PAGES).as_str(), tree.read(IRQ).as_str()), ("25\n", "8-9\n"));
+    // What is right already waits for nobody.
+    let plan = tree.tune(&["apply", "--dry-run", REFERENCE]).expect(0).out;
+    assert!(!plan.contains("waiting for guests"), "{plan}");
+}
+
+#[test]
+fn a_new_definition_waits_for_the_guests_next_start() {
+    let tree = Tree::reference();
+    tree.tune(&["apply", REFERENCE]).expect(0);
+    run_guest(&tree, "rt0");
+    let note = "guest rt0 runs: its new definition takes effect at its next start";
+    assert!(!tree.tune(&["apply", "--dry-run", REFERENCE]).expect(0).out.contains(note));
+    tree.write(
+        GUEST,
+        tree.read(GUEST).replace("<vcpu placement=", "<on_crash>preserve</on_crash><vcpu placement="),
+    );
+    assert!(tree.tune(&["apply", "--dry-run", REFERENCE]).expect(0).out.contains(note));
+}
+
+#[test]
+fn only_guests_are_taken_for_guests() {
+    let waits = |name: &str, words: &[&str]| {
+        let tree = Tree::reference();
+        process(&tree, 7, name, words);
+        let plan = tree.tune(&["apply", "--dry-run", REFERENCE]).expect(0).out;
+        let file = tree.note("a.capture", tree.tune(&["capture"]).expect(0).out);
+        let recorded = tune(&["apply", "--dry-run", REFERENCE, "--root", &file]).expect(0).out;
+        assert_eq!(recorded.replace(&file, tree.name()), plan, "{name}: a capture plans otherwise");
+        let guest = "guest ";
+        plan.split("and guest ")
+            .nth(1)
+            .map(|rest| format!("{guest}{}", rest.split(" (").next().unwrap_or_default()))
+    };
+    let some = |name: &str| Some(format!("guest {name}"));
+    assert_eq!(waits("qemu-kvm", &["/usr/libexec/qemu-kvm", "-name", "a,process=b"]), some("a"));
+    assert_eq!(waits("qemu:rt0", &["qemu-system-x86_64", "-name", "guest=rt0"]), some("rt0"));
+    assert_eq!(waits("kvm", &["kvm", "-m", "1G"]), some("unnamed"));
+    // libvirt asks an emulator what it can do.
+    assert_eq!(
+        waits("qemu-system-x86", &["qemu-system-x86_64", "-S", "-machine", "none,accel=kvm:tcg"]),
+        None
+    );
+    for other in ["qemu-nbd", "qemu-ga", "kvm-nx-lpage-re", "virtqemud"] {
+        assert_eq!(waits(other, &[other]), None, "{other}");
+    }
+}
+
+/// What a capture tells of processes is only who concerns us.
+#[test]
+fn other_processes_are_not_recorded() {
+    let tree = Tree::reference();
+    run_guest(&tree, "db");
+    process(&tree, 900, "secret-job", &["secret-job", "--password"]);
+    let text = tree.tune(&["capture"]).expect(0).out;
+    assert!(
+        text.contains("\n/proc/: 812\n") && text.contains("\n/proc/812/comm [0644]: qemu-system-x86\n"),
+        "{text}"
+    );
+    assert!(!text.contains("secret-job") && !text.contains("/proc/900"), "{text}");
+}
+
+#[test]
+fn services_at_work_are_named() {
+    let tree = Tree::reference();
+    process(&tree, 41, "irqbalance", &["/usr/sbin/irqbalance", "--foreground"]);
+    process(&tree, 40, "numad", &["numad"]);
+    for words in [&["apply", "--dry-run", REFERENCE][..], &["verify", REFERENCE]] {
+        let text = tree.tune(words).out;
+        assert!(
+            text.contains("\n  numad (PID 40) moves processes") && text.contains("irqbalance (PID 41) "),
+            "{text}"
+        );
+    }
+}
+
+/// The name of an area keeps all of its knobs.
+#[test]
+fn an_area_is_kept_by_its_name() {
+    let tree = Tree::reference();
+    let profile = std::fs::read_to_string(format!("{SOURCES}/{REFERENCE}")).expect("readable");
+    let note = |knobs: &str| tree.note("keep.toml", format!("{profile}\n[knobs]\n{knobs}\n"));
+    let plan = |knobs: &str| tree.tune(&["apply", "--dry-run", &note(knobs)]).expect(0).out;
+    let text = plan("irq = \"keep\"\n\"memory.hugepages\" = \"keep\"");
+    assert!(!text.contains(" irq.") && text.contains(" memory.hugepages-boot"), "{text}");
+    assert!(!text.contains(" memory.hugepages:"), "{text}");
+    assert!(plan("\"irq.affinity\" = \"keep\"").contains(" irq.default-affinity"));
+    let refused = |knobs: &str| tree.tune(&["verify", &note(knobs)]).expect(2).err;
+    assert!(refused("irqs = \"keep\"").contains("there is no area `irqs`"), "{}", refused("irqs = \"keep\""));
+    assert!(refused("irqs = \"keep\"").contains("did you mean `irq`?"));
+    assert!(refused("irq = \"off\"").contains("area `irq` has no value `off`"));
+    let listed = tune(&["explain", "irq"]).expect(0).out;
+    assert!(listed.lines().count() >= 3 && listed.lines().all(|line| line.starts_with("irq.")), "{listed}");
+}
