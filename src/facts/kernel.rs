@@ -1,6 +1,6 @@
 //! The running kernel, the processor as it sees it, and the operating system.
 
-use super::{line, text};
+use super::{KernelLog, line, text};
 use crate::formats::kernel_args::KernelArgs;
 use crate::formats::{HostPath, shell_vars};
 use crate::host::Read;
@@ -21,6 +21,8 @@ pub struct Kernel {
     pub boot_id: Option<String>,
     /// Whether the processor has 1 GiB pages (`pdpe1gb`); `None` on other architectures than x86.
     pub gigabyte_pages: Option<bool>,
+    /// What it logged about its arguments.
+    pub log: KernelLog,
     /// `PRETTY_NAME` of os-release(5).
     pub os: Option<String>,
     /// `ID` and `ID_LIKE` of os-release(5).
@@ -49,6 +51,7 @@ impl Kernel {
             command_line: text(host, &HostPath::new("/proc/cmdline")).map(|text| KernelArgs::parse(&text)),
             boot_id: sysctl("random/boot_id"),
             gigabyte_pages: gigabyte_pages(host),
+            log: KernelLog::read(host),
             os: os.text("PRETTY_NAME").map(str::to_owned),
             os_family: words.flat_map(str::split_whitespace).map(str::to_owned).collect(),
         }

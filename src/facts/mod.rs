@@ -6,6 +6,7 @@ pub mod cpus;
 pub mod grubenv;
 pub mod irqs;
 pub mod kernel;
+pub mod kernel_log;
 pub mod numa;
 pub mod processes;
 pub mod trial;
@@ -14,6 +15,7 @@ pub use boot::{Boot, Loader};
 pub use cpus::{Core, Cpus};
 pub use irqs::{Irq, Irqs, Movable};
 pub use kernel::Kernel;
+pub use kernel_log::KernelLog;
 pub use numa::{Node, Numa, Pool};
 pub use processes::{RunningGuest, Service};
 

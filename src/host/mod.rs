@@ -5,6 +5,7 @@
 
 mod capabilities;
 mod capture;
+mod kernel_log;
 mod machine;
 mod process;
 mod programs;
@@ -78,6 +79,12 @@ fn comm(pid: u32) -> HostPath {
     HostPath::new(format!("{PROCESSES}/{pid}/comm"))
 }
 
+/// Where the kernel's log is read (Documentation/ABI/testing/dev-kmsg).
+const KERNEL_LOG: &str = "/dev/kmsg";
+
+/// The most lines of the kernel's log that are kept.
+pub const MOST_LOG_LINES: usize = 64;
+
 /// Reading one machine: the live one, a directory tree or a capture.
 pub trait Read {
     /// The content and mode of a file; symbolic links are followed inside the root.
@@ -95,4 +102,8 @@ pub trait Read {
     /// The processes whose name (`/proc/PID/comm`) is wanted, by PID; none where they cannot be seen. The others
     /// are nobody's business and leave no trace in a capture.
     fn processes(&self, wanted: fn(&str) -> bool) -> Vec<(u32, String)>;
+
+    /// The lines of the running kernel's log that are wanted, without time and level: at most [`MOST_LOG_LINES`], the
+    /// first of this boot. Of a tree the regular file `/dev/kmsg`, so that it never tells of another kernel.
+    fn kernel_log(&self, wanted: fn(&str) -> bool) -> Result<Rc<File>, ReadError>;
 }

@@ -1,6 +1,6 @@
 //! The directory that is `/` for everything: the live machine's, or the tree given with `--root`.
 
-use super::{File, MAX_FILE, Read, ReadError};
+use super::{File, MAX_FILE, Read, ReadError, kernel_log};
 use crate::formats::HostPath;
 use nix::errno::Errno;
 use nix::fcntl::{AtFlags, OFlag, OpenHow, ResolveFlag, open, openat2, readlinkat};
@@ -160,5 +160,17 @@ impl Read for Root {
             Some((pid, file.text().trim_end().to_owned())).filter(|(_, name)| wanted(name))
         };
         pids.into_iter().filter_map(name).collect()
+    }
+
+    fn kernel_log(&self, wanted: fn(&str) -> bool) -> Result<Rc<File>, ReadError> {
+        let path = HostPath::new(super::KERNEL_LOG);
+        if !self.live {
+            let file = self.read(&path, MAX_FILE, true)?;
+            return Ok(kernel_log::kept(file.text().lines(), wanted));
+        }
+        let flags = OFlag::O_RDONLY | OFlag::O_NONBLOCK;
+        let fd = self.open(path.relative(), flags, Mode::empty()).map_err(classify)?;
+        let records = kernel_log::records(&fd).map_err(classify)?;
+        Ok(kernel_log::kept(records.iter().map(String::as_str), wanted))
     }
 }

@@ -126,4 +126,13 @@ impl Read for Snapshot {
         }
         found
     }
+
+    fn kernel_log(&self, wanted: fn(&str) -> bool) -> Result<Rc<File>, ReadError> {
+        let path = HostPath::new(super::KERNEL_LOG);
+        match self.get(&path, |machine| machine.kernel_log(wanted).map(Entry::File)) {
+            Entry::File(file) => Ok(file),
+            Entry::Error(error) => Err(error),
+            _ => Err(ReadError::Unsuitable),
+        }
+    }
 }

@@ -1,6 +1,6 @@
 //! Kernel arguments in general, and those that the operator adds.
 
-use super::{Context, Disruption, Knob, Reach, Setting};
+use super::{Context, Disruption, Knob, Reach, Setting, refused};
 use crate::formats::kernel_args::KernelArg;
 use crate::profile::{BootLoader, Diagnostic};
 use crate::resources::{Arguments, Ignored, Resource};
@@ -40,6 +40,7 @@ pub(super) fn argument(
     value: &str,
     ignored: Option<Ignored>,
 ) -> Result<Vec<Setting>, Vec<Diagnostic>> {
+    let ignored = ignored.or_else(|| refused(ctx, &[name]));
     let argument = KernelArg::new(name, Some(value)).map_err(|error| vec![Diagnostic::whole(error)])?;
     let foreign = ctx.facts.boot.predicted(None).unwrap_or_default();
     let other = foreign.values(name).into_iter().find(|other| *other != Some(value));

@@ -2,6 +2,7 @@
 
 use super::boot::argument;
 use super::{Disruption, Knob, Reach, ignored};
+use crate::resources::Ignored;
 
 pub(super) const KNOBS: &[Knob] = &[ISOLCPUS, NOHZ_FULL, RCU_NOCBS];
 
@@ -50,8 +51,17 @@ const RCU_NOCBS: Knob = Knob {
         nohz_full implies it; it is written out so that it holds on kernels without CONFIG_NO_HZ_FULL.",
     source: "Linux admin-guide/kernel-parameters.txt (rcu_nocbs)",
     since: "Linux 3.8, with CONFIG_RCU_NOCB_CPU",
-    check: "/proc/cmdline; the kernel has no attribute for it",
+    check: "/proc/cmdline, and in the kernel's log `Offload RCU callbacks from CPUs`; there is no attribute for it",
     reach: Reach::Reboot,
     disruption: Disruption::Reboot,
-    settings: |ctx| argument(ctx, "rcu_nocbs", &ctx.placement.isolated.to_string(), None),
+    settings: |ctx| {
+        let isolated = &ctx.placement.isolated;
+        // As nohz_full implies it, there may be more of them.
+        let offloaded = ctx.facts.kernel.log.offloaded();
+        let fewer = offloaded.filter(|(cpus, _)| !isolated.difference(cpus).is_empty());
+        let ignored = fewer.map(|(_, line)| {
+            Ignored::Rejected(format!("the kernel did not accept it and logged `{}`", line.trim()))
+        });
+        argument(ctx, "rcu_nocbs", &isolated.to_string(), ignored)
+    },
 };

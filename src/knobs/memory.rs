@@ -1,6 +1,6 @@
 //! Huge pages for guest memory.
 
-use super::{Context, Disruption, Knob, Reach, Setting, boot};
+use super::{Context, Disruption, Knob, Reach, Setting, boot, refused};
 use crate::formats::Size;
 use crate::formats::kernel_args::KernelArg;
 use crate::profile::Diagnostic;
@@ -42,7 +42,8 @@ const BOOT_PAGES: Knob = Knob {
         let arguments = arguments.map_err(|error| vec![Diagnostic::whole(error)])?;
         let foreign = ctx.facts.boot.predicted(None).unwrap_or_default();
         let conflict = foreign.pages_in_the_way(&size).map(boot::elsewhere);
-        Ok(vec![boot::arguments(ctx, arguments, None, conflict)])
+        let refused = refused(ctx, &["hugepages", "hugepagesz", "default_hugepagesz"]);
+        Ok(vec![boot::arguments(ctx, arguments, refused, conflict)])
     },
 };
 

@@ -176,15 +176,31 @@ pub fn nearest(id: &str) -> String {
     }
 }
 
-/// Why a kernel argument that was given is not in force: what the kernel's own file says instead.
+/// What the kernel says in its log against one of these parameters.
+fn refused(ctx: &Context, names: &[&str]) -> Option<Ignored> {
+    let line = names.iter().find_map(|name| ctx.facts.kernel.log.against(name))?;
+    Some(Ignored::Rejected(format!("the kernel did not accept it and logged `{line}`")))
+}
+
+/// Why a kernel argument that was given is not in force: what the kernel's own file says instead, and its log.
 fn ignored(ctx: &Context, file: &str, running: Option<&CpuSet>, wanted: &CpuSet) -> Option<Ignored> {
+    let log = &ctx.facts.kernel.log;
+    let logged = match (log.about_isolation(), &log.unreadable) {
+        (Some(line), _) => format!("; it logged `{line}`"),
+        (None, Some(why)) => format!("; its log could not be read: {why}"),
+        (None, None) => String::new(),
+    };
     match running {
         Some(cpus) if cpus == wanted => None,
         Some(cpus) if cpus.is_empty() => {
-            Some(Ignored::Rejected(format!("the kernel did not accept it: {file} is empty")))
+            Some(Ignored::Rejected(format!("the kernel did not accept it: {file} is empty{logged}")))
         }
-        Some(cpus) => Some(Ignored::Rejected(format!("the kernel did not accept it: {file} says {cpus}"))),
+        Some(cpus) => {
+            Some(Ignored::Rejected(format!("the kernel did not accept it: {file} says {cpus}{logged}")))
+        }
         None if ctx.facts.kernel.release.is_none() => None,
-        None => Some(Ignored::Unsupported(format!("the running kernel was built without it: no {file}"))),
+        None => {
+            Some(Ignored::Unsupported(format!("the running kernel was built without it: no {file}{logged}")))
+        }
     }
 }

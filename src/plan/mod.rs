@@ -422,6 +422,17 @@ fn notes(facts: &Facts, profile: &Profile) -> Vec<String> {
         ),
         None => notes.push("whether the kernel is PREEMPT_RT is not known here".into()),
     }
+    for text in &profile.host.kernel_arguments {
+        let name = text.split('=').next().unwrap_or_default();
+        // It may be meant for user space, which the kernel hands it to.
+        notes.extend(
+            facts
+                .kernel
+                .log
+                .against(name)
+                .map(|line| format!("the kernel did not take {}: `{line}`", text.value)),
+        );
+    }
     if facts.boot.loader == Loader::Unknown && profile.host.boot_loader.value == BootLoader::Auto {
         notes.push(format!("the boot loader is not known here: {}", unknown_loader()));
     }

@@ -10,6 +10,7 @@ mod bad_profile;
 mod failure;
 mod hostile_tree;
 mod in_use;
+mod kernel_log;
 mod output;
 mod patch;
 mod readonly;

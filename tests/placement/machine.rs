@@ -1,6 +1,6 @@
 //! Machines and profiles to divide.
 
-use rtkvm_tune::facts::{Boot, Core, Cpus, Facts, Irqs, Kernel, Loader, Node, Numa, Pool};
+use rtkvm_tune::facts::{Boot, Core, Cpus, Facts, Irqs, Kernel, KernelLog, Loader, Node, Numa, Pool};
 use rtkvm_tune::formats::{CpuSet, HostPath, Size};
 use rtkvm_tune::host::Snapshot;
 use rtkvm_tune::profile::{self, Parsed};
@@ -81,6 +81,7 @@ pub(crate) fn assemble(mut cores: Vec<Core>, nodes: &[(u32, Size)], offline: Cpu
         },
         irqs: Irqs { default_affinity: None, irqs: Vec::new() },
         kernel: Kernel {
+            log: KernelLog::default(),
             boot_id: None,
             release: None,
             preempt_rt: None,

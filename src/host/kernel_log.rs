@@ -1,0 +1,61 @@
+//! The running kernel's log, record by record. Source: Documentation/ABI/testing/dev-kmsg.
+
+use super::{File, MOST_LOG_LINES};
+use nix::errno::Errno;
+use std::os::fd::OwnedFd;
+use std::rc::Rc;
+
+/// More than a record has, in bytes: the kernel keeps about 1,000 of a line and its properties.
+const MAX_RECORD: usize = 8192;
+
+/// What the kernel itself logged in this boot, oldest first, as far as its buffer still has it.
+pub(super) fn records(kmsg: &OwnedFd) -> Result<Vec<String>, Errno> {
+    let mut buffer = vec![0; MAX_RECORD];
+    let mut records = Vec::new();
+    loop {
+        match nix::unistd::read(kmsg, &mut buffer) {
+            Ok(0) | Err(Errno::EAGAIN) => return Ok(records),
+            Ok(n) => records.extend(message(&String::from_utf8_lossy(&buffer[..n]))),
+            // Overwritten while it was read; the next read goes on with the oldest that is there.
+            Err(Errno::EPIPE | Errno::EINTR) => {}
+            Err(errno) => return Err(errno),
+        }
+    }
+}
+
+/// The text of a record, `PRIORITY,SEQUENCE,TIME,FLAGS;TEXT`; `None` for what a program wrote to the log, which is no
+/// word of the kernel: the facility, above the three bits of the level, is not 0.
+fn message(record: &str) -> Option<String> {
+    let (head, rest) = record.split_once(';')?;
+    let priority: u32 = head.split(',').next()?.parse().ok()?;
+    let text = rest.lines().next().unwrap_or_default();
+    (priority < 8).then(|| text.replace("\\x09", " "))
+}
+
+/// The wanted lines as a file.
+pub(super) fn kept<'l>(lines: impl Iterator<Item = &'l str>, wanted: fn(&str) -> bool) -> Rc<File> {
+    let lines = lines.filter(|line| wanted(line)).take(MOST_LOG_LINES);
+    let text: String = lines.map(|line| format!("{line}\n")).collect();
+    Rc::new(File { bytes: text.into_bytes(), mode: 0o644 })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_the_kernels_own_words_count() {
+        let text = |record: &str| message(record);
+        assert_eq!(text("5,0,0,-;Linux version\n SUBSYSTEM=x\n").as_deref(), Some("Linux version"));
+        assert_eq!(text("6,1,0,-;rcu: \\x09Offload\n").as_deref(), Some("rcu:  Offload"));
+        assert_eq!(text("30,2,0,-;HugeTLB: by a daemon\n"), None);
+        assert_eq!(text("no record"), None);
+    }
+
+    #[test]
+    fn as_many_lines_as_are_kept() {
+        let many = "HugeTLB: a\nother\n".repeat(100);
+        let file = kept(many.lines(), |line| line.starts_with("HugeTLB"));
+        assert_eq!(file.text(), "HugeTLB: a\n".repeat(MOST_LOG_LINES));
+    }
+}
