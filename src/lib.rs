@@ -12,6 +12,7 @@ pub mod formats;
 pub mod guest;
 #[expect(clippy::disallowed_methods, clippy::disallowed_types)]
 pub mod host;
+pub mod journal;
 pub mod knobs;
 pub mod placement;
 pub mod plan;

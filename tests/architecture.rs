@@ -19,6 +19,7 @@ const LAYERS: &[&[&str]] = &[
     &["guest"],
     &["resources"],
     &["knobs"],
+    &["journal"],
     &["plan"],
     &["engine"],
     &["cli"],
@@ -28,7 +29,8 @@ const LAYERS: &[&[&str]] = &[
 const OF_HOST: &[(&str, &[&str])] = &[
     ("facts", &["Read", "ReadError"]),
     ("resources", &["Read", "ReadError"]),
-    ("plan", &["Program", "Read"]),
+    ("journal", &["GuestName", "Node", "Read", "ReadError"]),
+    ("plan", &["GuestName", "Metadata", "Node", "Program", "Read"]),
 ];
 
 /// What has effects, or an answer that is not in its arguments.
@@ -42,7 +44,14 @@ const IN_MEMORY: &[&str] = &["std::io::Write", "std::io::Result", "std::io::Erro
 const EFFECT_CRATES: &[(&str, &[&str])] = &[("nix", &["cli", "engine"]), ("libc", &[]), ("rustix", &[])];
 
 /// The files that may name the write capability.
-const WRITERS: [&str; 4] = ["src/host/", "src/engine/", "src/cli/apply.rs", "src/cli/confirm.rs"];
+const WRITERS: [&str; 6] = [
+    "src/host/",
+    "src/engine/",
+    "src/cli/apply.rs",
+    "src/cli/change.rs",
+    "src/cli/confirm.rs",
+    "src/cli/revert.rs",
+];
 
 /// The most lines of a Rust file.
 const MOST_LINES: usize = 600;

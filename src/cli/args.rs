@@ -21,6 +21,10 @@ pub(super) enum Verb {
     Apply(ApplyArgs),
     /// Make the kernel arguments of a trial boot the default, if everything is in line on it
     Confirm(ConfirmArgs),
+    /// Take back what apply did: everything as it was before its first touch
+    Revert(RevertArgs),
+    /// Finish or take back a run that was interrupted, by a power cut for instance
+    Recover(RecoverArgs),
     /// Compare the machine with the profile: wanted, next boot, running
     Verify(VerifyArgs),
     /// Print the libvirt XML of the guests
@@ -52,6 +56,11 @@ pub(super) struct ApplyArgs {
     /// Give the kernel its new arguments at the next boot only; `confirm` makes them the default
     #[arg(long)]
     pub(super) trial: bool,
+    /// Leave what was done when a step fails, instead of taking it back
+    #[arg(long, conflicts_with = "dry_run")]
+    pub(super) keep_going: bool,
+    #[command(flatten)]
+    pub(super) wait: WaitArg,
 }
 
 #[derive(clap::Args)]
@@ -64,6 +73,41 @@ pub(super) struct ConfirmArgs {
     pub(super) within: u64,
     #[command(flatten)]
     pub(super) root: RootArg,
+    #[command(flatten)]
+    pub(super) wait: WaitArg,
+}
+
+#[derive(clap::Args)]
+pub(super) struct RevertArgs {
+    /// Show what would change and its diff, and write nothing
+    #[arg(long)]
+    pub(super) dry_run: bool,
+    /// Take back also what somebody else has changed since
+    #[arg(long)]
+    pub(super) force: bool,
+    #[command(flatten)]
+    pub(super) root: RootArg,
+    #[command(flatten)]
+    pub(super) format: FormatArg,
+    #[command(flatten)]
+    pub(super) wait: WaitArg,
+}
+
+#[derive(clap::Args)]
+pub(super) struct RecoverArgs {
+    #[command(flatten)]
+    pub(super) root: RootArg,
+    #[command(flatten)]
+    pub(super) format: FormatArg,
+    #[command(flatten)]
+    pub(super) wait: WaitArg,
+}
+
+#[derive(clap::Args)]
+pub(super) struct WaitArg {
+    /// Wait so long for another run to end, instead of failing at once
+    #[arg(long, value_name = "SECONDS", default_value_t = 0, hide_default_value = true)]
+    pub(super) wait: u64,
 }
 
 #[derive(clap::Args)]

@@ -5,6 +5,7 @@ use super::{Outcome, load};
 use crate::formats::HostPath;
 use crate::host::{Read, Snapshot, print, write_output};
 use crate::knobs::{PROFILE, UNIT, WANTED_BY};
+use crate::plan::restore::Past;
 use crate::plan::{self, Scope};
 use crate::profile::{self, Parsed};
 
@@ -18,7 +19,7 @@ pub(super) fn run(args: &CaptureArgs) -> Outcome {
         // Whatever comes of it: what planning reads is then in the snapshot, and nothing else, for the
         // definitions of other guests may hold passwords.
         for scope in [Scope::Everything, Scope::Trial(0)] {
-            let _ = plan::make(&snapshot, facts.clone(), &parsed, scope);
+            let _ = plan::make(&snapshot, facts.clone(), &parsed, scope, &Past::default());
         }
     }
     let text = snapshot.to_capture();

@@ -1,16 +1,17 @@
 //! `confirm`: what was tried in a trial boot becomes the default, if everything is in line on it.
 
 use super::args::ConfirmArgs;
-use super::{Outcome, apply, load};
-use crate::engine::{self, Report};
+use super::change::{self, Applying};
+use super::{Outcome, load};
 use crate::facts::boot::DROP_IN;
 use crate::facts::trial::{RECORD, Standing};
 use crate::facts::{Facts, grubenv};
 use crate::formats::kernel_args::KernelArg;
 use crate::formats::trial::Trial;
 use crate::formats::{HostPath, grub, time};
-use crate::host::{self, Machine, Program, Read, Root, Writer, print, print_error};
+use crate::host::{self, Machine, Program, Read, Root, Signals, Writer, print, print_error};
 use crate::knobs::{IRQ_AFFINITY, PROFILE};
+use crate::plan::restore::Past;
 use crate::plan::text::printable;
 use crate::plan::{self, Plan, Scope, Step};
 use crate::profile::{self, Parsed};
@@ -23,12 +24,20 @@ const MOST: usize = 12;
 
 pub(super) fn run(args: &ConfirmArgs) -> Outcome {
     let machine = load::machine(&args.root);
-    if matches!(machine, Machine::Live) && !host::is_root() {
-        return Err("confirm changes the boot configuration of this machine and needs root".into());
-    }
-    let root = machine.root()?;
-    let writer = apply::lock(&machine, &root)?;
-    let mut trial = match running(&machine)? {
+    change::under_lock(&machine, "confirm", &args.wait, |root, writer, signals| {
+        confirm(args, &machine, root, writer, signals)
+    })
+}
+
+fn confirm(
+    args: &ConfirmArgs,
+    machine: &Machine,
+    root: &Root,
+    writer: &Writer,
+    signals: &Signals,
+) -> Outcome {
+    change::refuse_interrupted(root)?;
+    let mut trial = match running(machine)? {
         (trial, Standing::Running) => trial,
         (trial, standing) => {
             let of = time::utc(trial.asked);
@@ -37,26 +46,29 @@ pub(super) fn run(args: &ConfirmArgs) -> Outcome {
                 _ => "it has not been booted: reboot, or end it by `rtkvm-tune apply` without --trial".into(),
             };
             if args.automatic {
-                give_up(&trial, &why, &root, &writer)?;
+                give_up(&trial, &why, root, writer)?;
             }
             return Err(format!("the trial of {of} cannot be confirmed: {why}"));
         }
     };
     if args.automatic && trial.booted.is_none() {
-        trial.booted = Some(boot_id(&root));
-        keep(&trial, &writer)?;
+        trial.booted = Some(boot_id(root));
+        keep(&trial, writer)?;
     }
-    let parsed = kept_profile(&root)?;
+    let parsed = kept_profile(root)?;
     let until = host::now() + if args.automatic { args.within } else { 0 };
     let found = loop {
-        let found = findings(&machine, &parsed, &trial, &root, &writer)?;
+        let found = findings(machine, &parsed, &trial, root, writer)?;
         if found.is_empty() || host::now() >= until {
             break found;
+        }
+        if let Some(signal) = signals.came() {
+            return Err(format!("stopped by {signal}: the trial is not confirmed"));
         }
         host::pause(PAUSE);
     };
     if found.is_empty() {
-        return make_default(&machine, &parsed, &trial, &root, &writer);
+        return make_default(machine, &parsed, &trial, (root, writer, signals));
     }
     let more = found.len().saturating_sub(MOST);
     let mut told = found[..found.len() - more].join("; ");
@@ -64,7 +76,7 @@ pub(super) fn run(args: &ConfirmArgs) -> Outcome {
         told += &format!("; and {more} more");
     }
     if args.automatic {
-        give_up(&trial, &told, &root, &writer)?;
+        give_up(&trial, &told, root, writer)?;
     }
     let of = time::utc(trial.asked);
     print_error(&printable(&format!(
@@ -96,7 +108,7 @@ fn kept_profile(root: &Root) -> Result<Parsed, String> {
 
 /// Replaces the record.
 fn keep(trial: &Trial, writer: &Writer) -> Result<(), String> {
-    let written = writer.file(&HostPath::new(RECORD), &trial.to_string(), 0o600);
+    let written = writer.file(&HostPath::new(RECORD), &trial.to_string(), 0o600, None);
     written.map_err(|errno| format!("cannot write {RECORD}: {}", errno.desc()))
 }
 
@@ -124,7 +136,7 @@ fn findings(
     let mut facts: Facts = load::facts(machine, &snapshot)?;
     let kernel = plan::default_kernel(&snapshot);
     facts.boot.next = facts.kernel.command_line.iter().cloned().collect();
-    let made = plan::make(&snapshot, facts, parsed, Scope::Everything);
+    let made = plan::make(&snapshot, facts, parsed, Scope::Everything, &Past::default());
     let (plan, _) = made.map_err(|diagnostics| load::shown(&diagnostics, &parsed.source))?;
     let mut found = open(&plan);
     if planned(&plan).is_some_and(|arguments| arguments != trial.arguments()) {
@@ -174,17 +186,31 @@ fn planned(plan: &Plan) -> Option<Vec<KernelArg>> {
 }
 
 /// As an apply without --trial, which ends the trial too.
-fn make_default(machine: &Machine, parsed: &Parsed, trial: &Trial, root: &Root, writer: &Writer) -> Outcome {
-    let plan = load::make_plan(machine, parsed, Scope::Everything)?;
-    engine::check(&plan, root).map_err(|found| format!("nothing was written:\n  {}", found.join("\n  ")))?;
-    let reports = engine::apply(&plan, root, writer);
-    let failed = reports.iter().any(Report::is_failure);
-    let last = match failed {
-        true => "Not confirmed: what failed is above.".to_owned(),
-        false => {
-            format!("Confirmed: the arguments of the trial of {} are the default.", time::utc(trial.asked))
-        }
+fn make_default(
+    machine: &Machine,
+    parsed: &Parsed,
+    trial: &Trial,
+    (root, writer, signals): (&Root, &Writer, &Signals),
+) -> Outcome {
+    let applying = Applying {
+        verb: "confirm",
+        options: Scope::Everything.into(),
+        machine,
+        name: PROFILE.into(),
+        parsed,
+        keep_going: false,
     };
-    print(&format!("{}{last}\n", apply::lines(&reports)))?;
-    Ok(if failed { 2 } else { 0 })
+    let done = applying.carry_out(root, writer, signals)?;
+    let lines = change::lines(&done.reports);
+    match change::not_done(&done.end) {
+        Some((taken, error)) => {
+            print(&format!("{lines}{taken}Not confirmed: what failed is above.\n"))?;
+            Err(error)
+        }
+        None => {
+            let of = time::utc(trial.asked);
+            print(&format!("{lines}Confirmed: the arguments of the trial of {of} are the default.\n"))?;
+            Ok(0)
+        }
+    }
 }

@@ -1,9 +1,13 @@
 //! From the command line's file names to a plan.
 
 use super::args::{PlanArgs, RootArg};
+use crate::engine;
 use crate::facts::Facts;
-use crate::host::{Loaded, Machine, Snapshot, load, print_error, wants_error_color};
+use crate::host::{Loaded, Machine, Snapshot, StoreError, load, print_error, wants_error_color};
+use crate::journal::{Journal, Run};
 use crate::placement::{self, Placement};
+use crate::plan::diff::patch;
+use crate::plan::restore::Past;
 use crate::plan::{self, Options, Plan};
 use crate::profile::{self, Diagnostic, MAX_PROFILE, Parsed, Source};
 use std::path::Path;
@@ -65,8 +69,9 @@ pub(super) fn make_plan(
     machine: &Machine,
     parsed: &Parsed,
     options: impl Into<Options>,
+    past: &Past,
 ) -> Result<Plan, String> {
-    Ok(warn(plan_again(machine, parsed, options)?, parsed))
+    Ok(warn(plan_again(machine, parsed, options, past)?, parsed))
 }
 
 /// The plan after an apply, whose warnings are printed already.
@@ -74,8 +79,38 @@ pub(super) fn plan_again(
     machine: &Machine,
     parsed: &Parsed,
     options: impl Into<Options>,
+    past: &Past,
 ) -> Result<(Plan, Vec<Diagnostic>), String> {
-    on_machine(machine, parsed, |host, facts| plan::make(host, facts, parsed, options))
+    on_machine(machine, parsed, |host, facts| plan::make(host, facts, parsed, options, past))
+}
+
+/// What earlier runs left, for verbs that only look: what cannot be read is a note.
+pub(super) fn past(machine: &Machine) -> Result<Past, String> {
+    // What a recorded machine was before is not recorded.
+    let (Machine::Live | Machine::Tree(_)) = machine else { return Ok(Past::default()) };
+    let root = machine.root()?;
+    let mut past = Past { live: root.is_live(), ..Past::default() };
+    match engine::interrupted(&root) {
+        Ok(None) => {}
+        Ok(Some(journal)) => past.notes.push(interruption(&journal)),
+        Err(StoreError::Hidden) => {
+            past.notes
+                .push(format!("{}: what earlier runs set and left is not known here", StoreError::Hidden));
+            return Ok(past);
+        }
+        Err(StoreError::Unusable(why)) => past.notes.push(why),
+    }
+    match engine::load(&root) {
+        Ok(state) => past.state = state,
+        Err(why) => past.notes.push(why),
+    }
+    Ok(past)
+}
+
+/// A run that was interrupted, and the remedy.
+pub(super) fn interruption(journal: &Journal) -> String {
+    let Run { verb, began, .. } = &journal.run;
+    format!("the {verb} of {} was interrupted: run `rtkvm-tune recover`", began.time)
 }
 
 /// A machine, divided by a profile.
@@ -97,7 +132,7 @@ impl PlanArgs {
     pub(super) fn plan(&self, options: impl Into<Options>) -> Result<(Machine, Plan), String> {
         let profile = read_profile(&self.profile)?;
         let machine = machine(&self.root);
-        let plan = make_plan(&machine, &profile.parsed, options)?;
+        let plan = make_plan(&machine, &profile.parsed, options, &past(&machine)?)?;
         Ok((machine, plan))
     }
 
@@ -117,7 +152,7 @@ pub(super) fn json(plan: &Plan, profile: &str, machine: &Machine) -> serde_json:
         "counts": plan.counts(),
         "needs_reboot": plan.needs_reboot(),
         "status": plan.status(),
-        "patch": plan.patch(),
+        "patch": patch(&plan.steps),
     })
 }
 

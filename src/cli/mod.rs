@@ -1,13 +1,16 @@
-//! Layer 9: the command line. One file per verb; data on standard output, everything else on standard error.
+//! Layer 10: the command line. One file per verb; data on standard output, everything else on standard error.
 
 mod apply;
 mod args;
 mod capture;
+mod change;
 mod confirm;
 mod explain;
 mod inspect;
 mod load;
+mod recover;
 mod render;
+mod revert;
 mod style;
 mod verify;
 
@@ -28,6 +31,8 @@ pub fn run() -> u8 {
     let outcome = match Args::parse().verb {
         Verb::Apply(args) => apply::run(&args),
         Verb::Confirm(args) => confirm::run(&args),
+        Verb::Revert(args) => revert::run(&args),
+        Verb::Recover(args) => recover::run(&args),
         Verb::Verify(args) => verify::run(&args),
         Verb::Render(args) => render::run(&args),
         Verb::Explain(args) => explain::run(&args),

@@ -4,10 +4,12 @@ use super::args::RenderArgs;
 use super::{Outcome, load};
 use crate::host::{print, write_output};
 use crate::plan::Scope;
+use crate::plan::restore::Past;
 
 pub(super) fn run(args: &RenderArgs) -> Outcome {
     let profile = load::read_profile(&args.profile)?;
-    let plan = load::make_plan(&load::machine(&args.root), &profile.parsed, Scope::Everything)?;
+    let plan =
+        load::make_plan(&load::machine(&args.root), &profile.parsed, Scope::Everything, &Past::default())?;
     let wanted = |name: &str| args.guest.as_deref().is_none_or(|guest| guest == name);
     let guests: Vec<_> = plan.guests.iter().filter(|guest| wanted(&guest.name)).collect();
     if let (true, Some(name)) = (guests.is_empty(), &args.guest) {

@@ -49,10 +49,10 @@ impl Kernel {
             release: sysctl("osrelease"),
             preempt_rt: is_realtime(sysctl("version"), line(host, &HostPath::new("/sys/kernel/realtime"))),
             command_line: text(host, &HostPath::new("/proc/cmdline")).map(|text| KernelArgs::parse(&text)),
-            boot_id: sysctl("random/boot_id"),
             gigabyte_pages: gigabyte_pages(host),
             log: KernelLog::read(host),
             os: os.text("PRETTY_NAME").map(str::to_owned),
+            boot_id: sysctl("random/boot_id"),
             os_family: words.flat_map(str::split_whitespace).map(str::to_owned).collect(),
         }
     }

@@ -44,6 +44,11 @@ impl HostPath {
         &self.0[1..]
     }
 
+    /// Whether it is in this directory, or in one of that.
+    pub fn is_below(&self, dir: &HostPath) -> bool {
+        self.0.strip_prefix(&dir.0).is_some_and(|rest| rest.starts_with('/'))
+    }
+
     /// The directory and the last component; the directory is `None` for a path directly below the root.
     pub fn split(&self) -> (Option<HostPath>, &str) {
         let (dir, name) = self.0.rsplit_once('/').expect("absolute");
@@ -60,6 +65,17 @@ fn is_plain(relative: &str) -> bool {
 impl fmt::Display for HostPath {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.pad(&self.0)
+    }
+}
+
+/// From a file of ours that somebody may have edited: what [`HostPath::new`] would not take is an error.
+impl<'de> serde::Deserialize<'de> for HostPath {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<HostPath, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        match text.strip_prefix('/').is_some_and(is_plain) {
+            true => Ok(HostPath(text)),
+            false => Err(serde::de::Error::custom(format!("{text:?} is not a plain absolute path"))),
+        }
     }
 }
 

@@ -9,20 +9,27 @@ mod kernel_log;
 mod machine;
 mod process;
 mod programs;
+mod room;
 mod root;
+mod signals;
 mod snapshot;
+mod store;
 mod writer;
 
 pub use machine::Machine;
 pub use process::{
     Loaded, is_root, load, now, pause, print, print_error, wants_color, wants_error_color, write_output,
 };
-pub use programs::{Program, ProgramError};
+pub use programs::{GuestName, Program, ProgramError};
+pub use room::Room;
 pub use root::Root;
+pub use signals::Signals;
 pub use snapshot::{Entry, Snapshot};
-pub use writer::Writer;
+pub use store::{JOURNAL, STATE, STATE_DIR, StoreError, time_and_id};
+pub use writer::{LockError, Writer};
 
 use crate::formats::HostPath;
+use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::rc::Rc;
 
@@ -41,6 +48,39 @@ impl File {
     pub fn text(&self) -> std::borrow::Cow<'_, str> {
         String::from_utf8_lossy(&self.bytes)
     }
+}
+
+/// What is at a path itself: a symbolic link is not followed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", tag = "is")]
+pub enum Node {
+    /// A regular file.
+    File {
+        /// Its content.
+        text: String,
+        /// Whose it is.
+        #[serde(flatten)]
+        metadata: Metadata,
+    },
+    /// A symbolic link.
+    Link {
+        /// Where it points.
+        target: String,
+    },
+}
+
+/// Whose a file is, and who may do what with it.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Metadata {
+    /// The permission bits.
+    pub mode: u32,
+    /// The user.
+    pub uid: u32,
+    /// The group.
+    pub gid: u32,
+    /// The SELinux label; `None` where there is none.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub label: Option<String>,
 }
 
 /// Why something could not be read.
@@ -106,4 +146,8 @@ pub trait Read {
     /// The lines of the running kernel's log that are wanted, without time and level: at most [`MOST_LOG_LINES`], the
     /// first of this boot. Of a tree the regular file `/dev/kmsg`, so that it never tells of another kernel.
     fn kernel_log(&self, wanted: fn(&str) -> bool) -> Result<Rc<File>, ReadError>;
+
+    /// What is at the path itself, with its owner; [`ReadError::Unsuitable`] for what is neither a text file nor
+    /// a symbolic link.
+    fn node(&self, path: &HostPath) -> Result<Node, ReadError>;
 }

@@ -1,8 +1,10 @@
-//! Every external program there is, with its arguments. None goes through a shell, and none takes data from a
-//! profile as an argument: a guest's XML goes to `virsh` on standard input.
+//! Every external program there is, with its arguments. None goes through a shell. A guest's XML goes to `virsh`
+//! on standard input; its name, where it is undefined, is one checked argument.
 
+use crate::formats::HostPath;
 use std::fmt;
 use std::io::Write;
+use std::os::unix::process::CommandExt;
 use std::process::{Command, Stdio};
 
 /// A program that `apply` may run on the live machine.
@@ -23,7 +25,30 @@ pub enum Program {
         /// The domain XML.
         xml: String,
     },
+    /// `virsh undefine`: the definition goes; a guest that runs goes on running, and is gone once it stops. Its
+    /// NVRAM stays.
+    Undefine {
+        /// The guest's name, an argument of its own.
+        name: GuestName,
+    },
 }
+
+/// A guest's name that cannot be taken for an option.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct GuestName(String);
+
+impl GuestName {
+    /// `None` for a name that this program gives no guest: letters, digits, `.`, `_`, `-` and `+` only, a letter
+    /// or digit first.
+    pub fn new(name: &str) -> Option<GuestName> {
+        let plain = |c: char| c.is_ascii_alphanumeric() || "._-+".contains(c);
+        let starts = name.starts_with(|c: char| c.is_ascii_alphanumeric());
+        (starts && name.chars().all(plain)).then(|| GuestName(name.into()))
+    }
+}
+
+/// Where the programs are looked for.
+const PATH: [&str; 4] = ["/usr/sbin", "/usr/bin", "/sbin", "/bin"];
 
 /// Why a program did not do its work.
 #[derive(Debug)]
@@ -49,7 +74,24 @@ impl Program {
             Program::AskLibvirt => "timeout 30 virsh --connect qemu:///system version",
             Program::DaemonReload => "systemctl daemon-reload",
             Program::Define { .. } => "virsh --connect qemu:///system define --validate /dev/stdin",
+            Program::Undefine { .. } => "virsh --connect qemu:///system undefine --keep-nvram --domain",
         }
+    }
+
+    /// The Debian package that has it.
+    pub fn package(&self) -> &'static str {
+        match self {
+            Program::UpdateGrub | Program::BootOnce => "grub2-common",
+            Program::ForgetOnce => "grub-common",
+            Program::DaemonReload => "systemd",
+            Program::AskLibvirt | Program::Define { .. } | Program::Undefine { .. } => "libvirt-clients",
+        }
+    }
+
+    /// Where it may be.
+    pub fn places(&self) -> impl Iterator<Item = HostPath> {
+        let name = self.command().split(' ').next().unwrap_or_default();
+        PATH.into_iter().map(move |dir| HostPath::new(format!("{dir}/{name}")))
     }
 
     /// Runs it and waits. Only the writer of the live machine calls this.
@@ -57,11 +99,18 @@ impl Program {
         let mut words = self.command().split(' ');
         let name = words.next().expect("a command has a name");
         let fail = |what: String, output: String| ProgramError { what, output };
+        let argument = match self {
+            Program::Undefine { name } => Some(&name.0),
+            _ => None,
+        };
         let mut child = Command::new(name)
             .args(words)
+            .args(argument)
+            // Not reached by the terminal's ^C: what it has begun it ends.
+            .process_group(0)
             // A fixed environment: nothing of the caller's may change what root's tools do.
             .env_clear()
-            .env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin")
+            .env("PATH", PATH.join(":"))
             .env("LC_ALL", "C")
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())

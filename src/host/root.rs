@@ -1,9 +1,9 @@
 //! The directory that is `/` for everything: the live machine's, or the tree given with `--root`.
 
-use super::{File, MAX_FILE, Read, ReadError, kernel_log};
+use super::{File, MAX_FILE, Metadata, Node, Read, ReadError, kernel_log};
 use crate::formats::HostPath;
 use nix::errno::Errno;
-use nix::fcntl::{AtFlags, OFlag, OpenHow, ResolveFlag, open, openat2, readlinkat};
+use nix::fcntl::{AtFlags, OFlag, OpenHow, ResolveFlag, open, openat, openat2, readlinkat};
 use nix::sys::stat::{Mode, SFlag, fstat, fstatat};
 use std::cell::RefCell;
 use std::os::fd::{AsFd, OwnedFd};
@@ -111,6 +111,46 @@ const MAX_COMM: usize = 128;
 /// The most that one read of a sysfs attribute returns, in bytes: the smallest page of any architecture.
 const PAGE: usize = 4096;
 
+/// What `name` is in an open directory; a link there is not followed.
+pub(super) fn node_at(dir: &OwnedFd, name: &str, limit: usize) -> Result<Node, ReadError> {
+    let stat = fstatat(dir, name, AtFlags::AT_SYMLINK_NOFOLLOW).map_err(classify)?;
+    match SFlag::from_bits_truncate(stat.st_mode) & SFlag::S_IFMT {
+        SFlag::S_IFLNK => {
+            let target = readlinkat(dir, name).map_err(classify)?.into_string();
+            Ok(Node::Link { target: target.map_err(|_| ReadError::Unsuitable)? })
+        }
+        SFlag::S_IFREG => {
+            let flags = OFlag::O_RDONLY | OFlag::O_NONBLOCK | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+            let file = std::fs::File::from(openat(dir, name, flags, Mode::empty()).map_err(classify)?);
+            let metadata = metadata(&file).map_err(classify)?;
+            let mut bytes = Vec::new();
+            let read =
+                std::io::Read::read_to_end(&mut std::io::Read::take(file, limit as u64 + 1), &mut bytes);
+            read.map_err(|error| classify(Errno::from_raw(error.raw_os_error().unwrap_or(0))))?;
+            if bytes.len() > limit {
+                return Err(ReadError::Unsuitable);
+            }
+            let text = String::from_utf8(bytes).map_err(|_| ReadError::Unsuitable)?;
+            Ok(Node::File { text, metadata })
+        }
+        _ => Err(ReadError::Unsuitable),
+    }
+}
+
+/// Where SELinux keeps the label of a file.
+pub(super) const LABEL: &str = "security.selinux";
+
+/// Whose an open file is.
+pub(super) fn metadata(file: impl AsFd) -> Result<Metadata, Errno> {
+    let stat = fstat(&file)?;
+    let mut buffer = [0_u8; 1024];
+    // Without SELinux, or on a file system that has no labels, there is none.
+    let length = rustix::fs::fgetxattr(file.as_fd(), LABEL, &mut buffer[..]).ok();
+    let label =
+        length.map(|length| String::from_utf8_lossy(&buffer[..length]).trim_end_matches('\0').to_owned());
+    Ok(Metadata { mode: stat.st_mode & 0o7777, uid: stat.st_uid, gid: stat.st_gid, label })
+}
+
 fn classify(errno: Errno) -> ReadError {
     match errno {
         Errno::ENOENT | Errno::ENOTDIR => ReadError::Absent,
@@ -140,6 +180,11 @@ impl Read for Root {
         }
         names.sort_unstable();
         Ok(Rc::new(names))
+    }
+
+    fn node(&self, path: &HostPath) -> Result<Node, ReadError> {
+        let (dir, name) = self.parent(path).map_err(classify)?;
+        node_at(&dir, name, MAX_FILE)
     }
 
     fn link(&self, path: &HostPath) -> Result<Rc<str>, ReadError> {

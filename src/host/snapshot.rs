@@ -1,6 +1,6 @@
 //! What was read of a machine, each thing once.
 
-use super::{File, Read, ReadError};
+use super::{File, Metadata, Node, Read, ReadError};
 use crate::formats::HostPath;
 use std::cell::RefCell;
 use std::collections::HashMap;
@@ -100,6 +100,24 @@ impl Read for Snapshot {
             Entry::List(names) => Ok(names),
             Entry::Error(error) => Err(error),
             _ => Err(ReadError::Unsuitable),
+        }
+    }
+
+    fn node(&self, path: &HostPath) -> Result<Node, ReadError> {
+        if let Some(machine) = &self.behind {
+            return machine.node(path);
+        }
+        // A recording does not say whose a file is: root's.
+        let entries = self.entries.borrow();
+        match entries.get(path) {
+            None => Err(self.otherwise.unwrap_or(ReadError::Absent)),
+            Some(Entry::File(file)) => Ok(Node::File {
+                text: file.text().into_owned(),
+                metadata: Metadata { mode: file.mode, uid: 0, gid: 0, label: None },
+            }),
+            Some(Entry::Link(target)) => Ok(Node::Link { target: target.to_string() }),
+            Some(Entry::List(_)) => Err(ReadError::Unsuitable),
+            Some(Entry::Error(error)) => Err(*error),
         }
     }
 

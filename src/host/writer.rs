@@ -1,13 +1,15 @@
-//! Writing to one machine. Made only by a real `apply`.
+//! Writing to one machine. Made only by a real `apply`, `revert` or `recover`.
 
-use super::{Program, ProgramError, Root};
+use super::root::{LABEL, metadata};
+use super::{Metadata, Program, ProgramError, Root, STATE_DIR};
 use crate::formats::HostPath;
 use nix::errno::Errno;
 use nix::fcntl::{Flock, FlockArg, OFlag, openat, renameat};
-use nix::sys::stat::{Mode, fchmod, mkdirat};
+use nix::sys::stat::{Mode, SFlag, fchmod, fstat, mkdirat};
 use nix::sys::statfs::{PROC_SUPER_MAGIC, SYSFS_MAGIC, fstatfs};
-use nix::unistd::{UnlinkatFlags, fchown, fsync, ftruncate, getegid, geteuid, symlinkat, unlinkat};
+use nix::unistd::{UnlinkatFlags, fchown, fsync, ftruncate, getegid, geteuid, symlinkat, syncfs, unlinkat};
 use std::os::fd::OwnedFd;
+use std::time::{Duration, Instant};
 
 /// The write capability for one root, held under the lock that lets one run work at a time.
 pub struct Writer<'r> {
@@ -15,38 +17,57 @@ pub struct Writer<'r> {
     _lock: Flock<OwnedFd>,
 }
 
+/// Why there is no lock.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LockError {
+    /// Another run has it.
+    Held,
+    /// It cannot be opened or taken.
+    Failed(Errno),
+}
+
 /// The lock file of the live machine.
 const LOCK: &str = "/run/rtkvm-tune.lock";
 
 impl<'r> Writer<'r> {
-    /// Takes the lock of `root`: of a tree its root directory, so that nothing is left in it.
+    /// Takes the lock of `root`: of a tree its root directory, so that nothing is left in it. Waits up to `wait`
+    /// seconds for a run that holds it.
     ///
     /// # Errors
-    /// `EWOULDBLOCK` when another run holds it; anything else when it cannot be opened.
-    pub fn lock(root: &'r Root) -> Result<Writer<'r>, Errno> {
-        let opened = match root.is_live() {
-            true => lock_file(root)?,
-            false => root.open(".", OFlag::O_RDONLY | OFlag::O_DIRECTORY, Mode::empty())?,
-        };
-        match Flock::lock(opened, FlockArg::LockExclusiveNonblock) {
-            Ok(lock) => Ok(Writer { root, _lock: lock }),
-            Err((_, errno)) => Err(errno),
+    /// Another run holds it, or it cannot be opened.
+    pub fn lock(root: &'r Root, wait: u64) -> Result<Writer<'r>, LockError> {
+        let mut opened = match root.is_live() {
+            true => lock_file(root),
+            false => root.open(".", OFlag::O_RDONLY | OFlag::O_DIRECTORY, Mode::empty()),
+        }
+        .map_err(LockError::Failed)?;
+        let start = Instant::now();
+        loop {
+            opened = match Flock::lock(opened, FlockArg::LockExclusiveNonblock) {
+                Ok(lock) => return Ok(Writer { root, _lock: lock }),
+                Err((opened, Errno::EWOULDBLOCK | Errno::EINTR)) => opened,
+                Err((_, errno)) => return Err(LockError::Failed(errno)),
+            };
+            if start.elapsed() >= Duration::from_secs(wait) {
+                return Err(LockError::Held);
+            }
+            // flock(2) has no time limit of its own.
+            std::thread::sleep(Duration::from_millis(50));
         }
     }
 
-    /// Writes one value to an existing kernel attribute: one write, never created. In a tree it is an ordinary
+    /// Writes a line to an existing kernel attribute: one write, never created. In a tree it is an ordinary
     /// file, cut off behind the value: a write that fails leaves the old one.
     ///
     /// # Errors
     /// `EXDEV` for an attribute of the running kernel in a tree, as where its `/sys` is mounted in it.
-    pub fn attribute(&self, path: &HostPath, value: &str) -> Result<(), Errno> {
+    pub fn attribute(&self, path: &HostPath, line: &str) -> Result<(), Errno> {
         // O_NONBLOCK: a named pipe in a tree must not wait for a reader.
         let flags = OFlag::O_WRONLY | OFlag::O_NONBLOCK;
         let fd = self.root.open(path.relative(), flags, Mode::empty())?;
         if !self.root.is_live() && is_kernels(&fd)? {
             return Err(Errno::EXDEV);
         }
-        let line = format!("{value}\n");
         match nix::unistd::write(&fd, line.as_bytes())? {
             n if n != line.len() => Err(Errno::EIO),
             _ if self.root.is_live() => Ok(()),
@@ -54,43 +75,28 @@ impl<'r> Writer<'r> {
         }
     }
 
-    /// Replaces or makes a whole file that we own, so that at any moment the old or the new content is there, on
-    /// disk. Whatever was there, it belongs to the user of this process and has `mode`. Missing directories are
-    /// made, 0755.
-    pub fn file(&self, path: &HostPath, content: &str, mode: u32) -> Result<(), Errno> {
+    /// Replaces or makes a whole file, so that at any moment the old or the new content is there, on disk. With
+    /// `metadata` it becomes exactly that; else a file that was there and that only its owner, root or this user,
+    /// can change keeps its mode, owner and label, and any other gets `mode` and this user. Missing directories
+    /// are made, 0755.
+    pub fn file(
+        &self,
+        path: &HostPath,
+        content: &str,
+        mode: u32,
+        metadata: Option<&Metadata>,
+    ) -> Result<(), Errno> {
         make_parents(self.root, path)?;
         let (dir, name) = self.root.parent(path)?;
-        let temporary = format!(".{name}.rtkvm-tune");
-        remove_if_there(&dir, &temporary)?;
-        let flags = OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
-        let fd = openat(&dir, temporary.as_str(), flags, Mode::from_bits_truncate(0o600))?;
-        let written = (|| {
-            let mut rest = content.as_bytes();
-            while !rest.is_empty() {
-                match nix::unistd::write(&fd, rest) {
-                    Err(Errno::EINTR) => {}
-                    other => rest = &rest[other?..],
-                }
-            }
-            // A directory with the set-group-ID bit gives its group.
-            fchown(&fd, Some(geteuid()), Some(getegid()))?;
-            fchmod(&fd, Mode::from_bits_truncate(mode))?;
-            fsync(&fd)?;
-            renameat(&dir, temporary.as_str(), &dir, name)?;
-            fsync(&dir)
-        })();
-        if written.is_err() {
-            // The first error is the one to report.
-            let _ = remove_if_there(&dir, &temporary);
-        }
-        written
+        let kept = if metadata.is_none() { kept(&dir, name) } else { None };
+        replace(&dir, name, content, mode, metadata.or(kept.as_ref()))
     }
 
-    /// Makes a symbolic link, replacing one that points elsewhere.
+    /// Makes a symbolic link, replacing what is there.
     pub fn link(&self, path: &HostPath, target: &str) -> Result<(), Errno> {
         make_parents(self.root, path)?;
         let (dir, name) = self.root.parent(path)?;
-        let temporary = format!(".{name}.rtkvm-tune");
+        let temporary = temporary(name);
         remove_if_there(&dir, &temporary)?;
         symlinkat(target, &dir, temporary.as_str())?;
         let renamed = renameat(&dir, temporary.as_str(), &dir, name);
@@ -102,11 +108,62 @@ impl<'r> Writer<'r> {
         fsync(&dir)
     }
 
-    /// Removes a file that we own.
+    /// Removes a file or a symbolic link.
     pub fn remove(&self, path: &HostPath) -> Result<(), Errno> {
         let (dir, name) = self.root.parent(path)?;
         unlinkat(&dir, name, UnlinkatFlags::NoRemoveDir)?;
         fsync(&dir)
+    }
+
+    /// Removes a directory; one that has something in it stays, which is `false`, as is one that is not there.
+    pub fn remove_directory(&self, path: &HostPath) -> Result<bool, Errno> {
+        let (dir, name) = match self.root.parent(path) {
+            Err(Errno::ENOENT) => return Ok(false),
+            other => other?,
+        };
+        match unlinkat(&dir, name, UnlinkatFlags::RemoveDir) {
+            Ok(()) => fsync(&dir).map(|()| true),
+            Err(Errno::ENOENT | Errno::ENOTEMPTY | Errno::EEXIST | Errno::ENOTDIR) => Ok(false),
+            Err(errno) => Err(errno),
+        }
+    }
+
+    /// Removes what a killed run left of a file or link that it was about to put there.
+    pub fn remove_temporary(&self, path: &HostPath) -> Result<(), Errno> {
+        match self.root.parent(path) {
+            Ok((dir, name)) => remove_if_there(&dir, &temporary(name)),
+            Err(Errno::ENOENT | Errno::ENOTDIR) => Ok(()),
+            Err(errno) => Err(errno),
+        }
+    }
+
+    /// Replaces a file of the state, 0600 in a directory 0700; when this returns it is on disk.
+    ///
+    /// # Errors
+    /// A message; also where the directory is not as this program makes it.
+    pub fn store(&self, name: &str, content: &str) -> Result<(), String> {
+        let failed = |errno: Errno| format!("{STATE_DIR}/{name} cannot be written: {}", errno.desc());
+        let path = HostPath::new(STATE_DIR);
+        make_directory(self.root, &path, 0o700).map_err(failed)?;
+        let dir = self.root.state_dir().map_err(|error| error.to_string())?;
+        replace(&dir.ok_or_else(|| failed(Errno::ENOENT))?, name, content, 0o600, None).map_err(failed)
+    }
+
+    /// Removes a file of the state, and what a killed run left of it.
+    ///
+    /// # Errors
+    /// As [`Writer::store`].
+    pub fn unstore(&self, name: &str) -> Result<(), String> {
+        let failed = |errno: Errno| format!("{STATE_DIR}/{name} cannot be removed: {}", errno.desc());
+        let Some(dir) = self.root.state_dir().map_err(|error| error.to_string())? else { return Ok(()) };
+        remove_if_there(&dir, &temporary(name)).map_err(failed)?;
+        remove_if_there(&dir, name).map_err(failed)?;
+        fsync(&dir).map_err(failed)
+    }
+
+    /// Has everything on the file system of this file or directory written to disk.
+    pub fn sync(&self, path: &HostPath) -> Result<(), Errno> {
+        syncfs(self.root.open(path.relative(), OFlag::O_RDONLY | OFlag::O_NONBLOCK, Mode::empty())?)
     }
 
     /// Runs a program on the live machine; `None` in a tree, where no program is ever run.
@@ -135,17 +192,78 @@ fn remove_if_there(dir: &OwnedFd, name: &str) -> Result<(), Errno> {
     }
 }
 
-/// Makes the missing directories above `path`, 0755 whatever the umask: a system directory must be readable.
+/// The name under which a file is written before it takes its own.
+fn temporary(name: &str) -> String {
+    format!(".{name}.rtkvm-tune")
+}
+
+/// What a file that is replaced hands on; nothing if others can change it.
+fn kept(dir: &OwnedFd, name: &str) -> Option<Metadata> {
+    let flags = OFlag::O_RDONLY | OFlag::O_NONBLOCK | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+    let old = openat(dir, name, flags, Mode::empty()).ok()?;
+    let regular = SFlag::from_bits_truncate(fstat(&old).ok()?.st_mode) & SFlag::S_IFMT == SFlag::S_IFREG;
+    let metadata = metadata(&old).ok().filter(|_| regular)?;
+    let owner = metadata.uid == 0 || metadata.uid == geteuid().as_raw();
+    (owner && metadata.mode & 0o022 == 0).then_some(metadata)
+}
+
+/// Writes a temporary file and has it take the name.
+fn replace(
+    dir: &OwnedFd,
+    name: &str,
+    content: &str,
+    mode: u32,
+    metadata: Option<&Metadata>,
+) -> Result<(), Errno> {
+    let temporary = temporary(name);
+    remove_if_there(dir, &temporary)?;
+    let flags = OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+    let fd = openat(dir, temporary.as_str(), flags, Mode::from_bits_truncate(0o600))?;
+    let written = (|| {
+        let mut rest = content.as_bytes();
+        while !rest.is_empty() {
+            match nix::unistd::write(&fd, rest) {
+                Err(Errno::EINTR) => {}
+                other => rest = &rest[other?..],
+            }
+        }
+        // A directory with the set-group-ID bit gives its group.
+        let (uid, gid) = metadata.map_or((geteuid(), getegid()), |old| (old.uid.into(), old.gid.into()));
+        fchown(&fd, Some(uid), Some(gid))?;
+        if let Some(label) = metadata.and_then(|old| old.label.as_ref()) {
+            let flags = rustix::fs::XattrFlags::empty();
+            rustix::fs::fsetxattr(&fd, LABEL, label.as_bytes(), flags)
+                .map_err(|errno| Errno::from_raw(errno.raw_os_error()))?;
+        }
+        fchmod(&fd, Mode::from_bits_truncate(metadata.map_or(mode, |old| old.mode)))?;
+        fsync(&fd)?;
+        renameat(dir, temporary.as_str(), dir, name)?;
+        fsync(dir)
+    })();
+    if written.is_err() {
+        // The first error is the one to report.
+        let _ = remove_if_there(dir, &temporary);
+    }
+    written
+}
+
+/// Makes the missing directories above `path`, 0755 whatever the umask, for a system directory must be readable; that of
+/// the state is private.
 fn make_parents(root: &Root, path: &HostPath) -> Result<(), Errno> {
-    let (Some(dir), _) = path.split() else { return Ok(()) };
+    let mode = |dir: &HostPath| if dir.as_str() == STATE_DIR { 0o700 } else { 0o755 };
+    path.split().0.map_or(Ok(()), |dir| make_directory(root, &dir, mode(&dir)))
+}
+
+/// Makes a directory with this mode if it is not there, and the directories above it.
+fn make_directory(root: &Root, dir: &HostPath, mode: u32) -> Result<(), Errno> {
     let there = || root.open(dir.relative(), OFlag::O_RDONLY | OFlag::O_DIRECTORY, Mode::empty()).map(drop);
     match there() {
         Err(Errno::ENOENT) => {}
         other => return other,
     }
-    make_parents(root, &dir)?;
-    let (parent, name) = root.parent(&dir)?;
-    match mkdirat(&parent, name, Mode::from_bits_truncate(0o755)) {
+    make_parents(root, dir)?;
+    let (parent, name) = root.parent(dir)?;
+    match mkdirat(&parent, name, Mode::from_bits_truncate(mode)) {
         Ok(()) => {}
         // Made by another program meanwhile, or a symbolic link to nowhere, which is an error.
         Err(Errno::EEXIST) => return there(),
@@ -153,7 +271,7 @@ fn make_parents(root: &Root, path: &HostPath) -> Result<(), Errno> {
     }
     let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
     let made = openat(&parent, name, flags, Mode::empty())?;
-    fchmod(&made, Mode::from_bits_truncate(0o755))?;
+    fchmod(&made, Mode::from_bits_truncate(mode))?;
     fsync(&made)?;
     fsync(&parent)
 }
@@ -170,7 +288,7 @@ mod tests {
         let read = || std::fs::read_to_string(format!("/proc{own}")).unwrap();
         let before = read();
         // Of the whole process, to be written by any user.
-        let written = Writer::lock(&root).and_then(|writer| writer.attribute(&own, "changed"));
+        let written = Writer::lock(&root, 0).unwrap().attribute(&own, "changed");
         assert_eq!((written, read()), (Err(Errno::EXDEV), before));
         for (path, kernels) in [("/proc/cmdline", true), ("/sys/kernel/notes", true), ("/dev/null", false)] {
             let fd = std::fs::File::open(path).unwrap().into();

@@ -55,7 +55,8 @@ fn unit() -> String {
          [Service]\n\
          Type=oneshot\n\
          RemainAfterExit=yes\n\
-         ExecStart={PROGRAM} apply --runtime {PROFILE}\n\
+         ExecStart={PROGRAM} recover\n\
+         ExecStart={PROGRAM} apply --runtime --keep-going {PROFILE}\n\
          \n\
          [Install]\n\
          WantedBy=multi-user.target\n"

@@ -2,16 +2,17 @@
 
 use super::{Asked, Item, Step};
 use crate::facts::{Facts, Loader};
-use crate::formats::grub;
 use crate::formats::kernel_args::{COMMAND_LINE_SIZE, KernelArg, same_name};
+use crate::formats::{HostPath, grub};
 use crate::host::{Program, Read};
+use crate::journal::{self, Change, Entry};
 use crate::knobs::{self, Disruption, Reach};
 use crate::profile::{Diagnostic, Profile};
 use crate::resources::{Observed, OwnedFile, Resource, State, drop_in, present};
 
 /// What becomes of our drop-in.
 pub(super) struct Boot {
-    /// The arguments in it, those of kept knobs as they were.
+    /// The arguments in it.
     arguments: Vec<KernelArg>,
     /// Arguments in it that nothing asks for any more.
     obsolete: Vec<KernelArg>,
@@ -21,37 +22,44 @@ pub(super) struct Boot {
     replaced: Vec<KernelArg>,
     /// Whether it has something else.
     foreign: bool,
+    /// What was there before our first touch.
+    first: Option<Entry>,
     file: OwnedFile,
 }
 
 impl Boot {
-    /// `None` where this program does not write the boot configuration. `kept` are the settings of the knobs
-    /// that the profile leaves alone: what the drop-in has of theirs stays.
-    pub(super) fn plan(host: &dyn Read, facts: &Facts, asked: &[Asked], kept: &[Asked]) -> Option<Boot> {
-        let written = |asked: &Asked| match &asked.setting.resource {
-            Resource::Arguments(arguments) if arguments.written => arguments.arguments.clone(),
-            _ => Vec::new(),
-        };
+    /// `None` where this program does not write the boot configuration. What the drop-in has that no setting asks
+    /// for goes: all of it is ours, so that a knob that is kept is as the machine has it without us.
+    pub(super) fn plan(
+        host: &dyn Read,
+        facts: &Facts,
+        asked: &[Asked],
+        kept: &[Asked],
+        state: &journal::State,
+    ) -> Option<Boot> {
         let manual = asked.iter().chain(kept).any(
             |asked| matches!(&asked.setting.resource, Resource::Arguments(arguments) if !arguments.written),
         );
         if manual || facts.boot.loader != Loader::GrubDebian {
             return None;
         }
-        let wanted: Vec<KernelArg> = asked.iter().flat_map(written).collect();
-        let left_alone: Vec<KernelArg> = kept.iter().flat_map(written).collect();
+        let arguments: Vec<KernelArg> = asked
+            .iter()
+            .flat_map(|asked| match &asked.setting.resource {
+                Resource::Arguments(arguments) => &arguments.arguments[..],
+                _ => &[],
+            })
+            .cloned()
+            .collect();
         let before = host.file(&drop_in(&[]).path).ok().map(|file| file.text().into_owned());
         let there = before.as_deref().and_then(grub::drop_in_args);
-        let (foreign, there) = (before.is_some() && there.is_none(), there.unwrap_or_default());
-        let replaced = there.clone();
-        let named = |list: &[KernelArg], argument: &KernelArg| {
-            list.iter().any(|other| same_name(other.name(), argument.name()))
-        };
-        let (carried, rest): (Vec<_>, Vec<_>) =
-            there.into_iter().partition(|argument| named(&left_alone, argument));
-        let obsolete = rest.into_iter().filter(|argument| !named(&wanted, argument)).collect();
-        let arguments = [wanted, carried].concat();
-        Some(Boot { obsolete, before, replaced, foreign, file: drop_in(&arguments), arguments })
+        let (foreign, replaced) = (before.is_some() && there.is_none(), there.unwrap_or_default());
+        let wanted =
+            |argument: &&KernelArg| arguments.iter().any(|other| same_name(other.name(), argument.name()));
+        let obsolete = replaced.iter().filter(|argument| !wanted(argument)).cloned().collect();
+        let file = drop_in(&arguments);
+        let first = state.entry(&file.path).cloned();
+        Some(Boot { obsolete, before, replaced, foreign, first, file, arguments })
     }
 
     /// The arguments that are to be in the drop-in.
@@ -77,6 +85,7 @@ impl Boot {
                 knob: knobs::EXTRA_ARGUMENTS,
                 label: argument.name().to_owned(),
                 detail: String::new(),
+                path: None,
                 reach: Reach::Reboot,
                 disruption: Disruption::Reboot,
                 observed: Observed {
@@ -101,12 +110,25 @@ impl Boot {
         let after = (!self.arguments.is_empty()).then(|| self.file.content.clone());
         if self.before != after {
             let (path, before) = (self.file.path.clone(), self.before.clone());
-            steps.push(Step::File { path, before, after, mode: self.file.mode });
+            steps.push(Step::File { path, before, after, mode: self.file.mode, metadata: None });
         }
         if update || !steps.is_empty() || items.iter().any(stale) {
             steps.push(Step::Run { program: Program::UpdateGrub });
         }
+        let directories = self.done_with().into_iter().flat_map(|entry| entry.directories.iter().rev());
+        steps.extend(directories.map(|path| Step::Directory { path: path.clone() }));
         steps
+    }
+
+    /// The drop-in, where it is no longer ours.
+    pub(super) fn finished(&self) -> Option<HostPath> {
+        self.done_with().map(|entry| entry.path.clone())
+    }
+
+    /// With no argument left the drop-in goes, and where there was none before us nothing is left to put back.
+    fn done_with(&self) -> Option<&Entry> {
+        let first = self.first.as_ref().filter(|_| self.arguments.is_empty());
+        first.filter(|entry| matches!(entry.change, Change::File { before: None, .. }))
     }
 
     /// Why the drop-in would not reach the kernel's command line, as far as its neighbours tell.

@@ -1,40 +1,53 @@
 //! The steps of a plan as a patch that `git apply` and `patch -p1` take.
 
-use super::{Plan, Step};
+use super::Step;
 use similar::TextDiff;
 
-impl Plan {
-    /// Unified diffs of every file, attribute, link and definition that apply would change, in that order.
-    pub fn patch(&self) -> String {
-        self.steps.iter().map(patch).collect()
-    }
+/// Unified diffs of every file, attribute, link and definition that the steps would change, in their order.
+pub fn patch(steps: &[Step]) -> String {
+    steps.iter().map(one).collect()
 }
 
-fn patch(step: &Step) -> String {
+fn one(step: &Step) -> String {
     match step {
-        Step::Attribute { path, before, after } => {
-            unified(path.as_str(), Some(before), Some(&format!("{}\n", after.for_kernel())))
+        Step::Attribute { path, before, after, exact } => {
+            let after = exact.clone().unwrap_or_else(|| format!("{}\n", after.for_kernel()));
+            unified(path.as_str(), Some(before), Some(&after))
         }
-        Step::File { path, before, after, mode } => {
+        Step::File { path, before, after, mode, .. } => {
             let diff = unified(path.as_str(), before.as_deref(), after.as_deref());
             let what = match (before, after) {
                 _ if mode & 0o111 == 0 => return diff,
-                (None, _) => "new file mode 100755\n",
-                (_, None) => "deleted file mode 100755\n",
+                (None, _) => {
+                    "new file mode 100755
+"
+                }
+                (_, None) => {
+                    "deleted file mode 100755
+"
+                }
                 (Some(_), Some(_)) => "",
             };
-            format!("diff --git a{path} b{path}\n{what}{diff}")
+            format!(
+                "diff --git a{path} b{path}
+{what}{diff}"
+            )
         }
-        Step::Domain { path, before, after, .. } => unified(path.as_str(), before.as_deref(), Some(after)),
+        Step::Domain { path, before, after, .. } => {
+            unified(path.as_str(), before.as_deref(), after.as_deref())
+        }
         Step::Link { path, before, after } => {
             let path = path.as_str();
-            let kind = match before {
-                Some(before) => format!("index {}..{} 120000", blob(before), blob(after)),
-                None => "new file mode 120000".into(),
+            let kind = match (before, after) {
+                (Some(before), Some(after)) => format!("index {}..{} 120000", blob(before), blob(after)),
+                (None, _) => "new file mode 120000".into(),
+                (Some(_), None) => "deleted file mode 120000".into(),
             };
-            format!("diff --git a{path} b{path}\n{kind}\n{}", unified(path, before.as_deref(), Some(after)))
+            let text = unified(path, before.as_deref(), after.as_deref());
+            format!("diff --git a{path} b{path}\n{kind}\n{text}")
         }
-        Step::Run { .. } => String::new(),
+        // No patch speaks of directories.
+        Step::Run { .. } | Step::Directory { .. } => String::new(),
     }
 }
 

@@ -1,23 +1,28 @@
-//! Layer 7: what should be, against what is. A plan is data: dry-run prints it, verify judges by it, apply
+//! Layer 8: what should be, against what is. A plan is data: dry-run prints it, verify judges by it, apply
 //! carries its steps out. Pure.
 
 mod boot;
 pub mod diff;
 mod in_use;
+pub mod restore;
 pub mod table;
 pub mod text;
 mod trial;
 
+use crate::facts::boot::DROP_IN;
+use crate::facts::trial::{RECORD, SCRIPT, TRIAL_UNIT};
 use crate::facts::{Facts, Loader};
 use crate::formats::HostPath;
 use crate::formats::trial::Trial;
 use crate::guest::Templates;
-use crate::host::{Program, Read};
+use crate::host::{Metadata, Program, Read};
+use crate::journal::{self, Entry};
 use crate::knobs::{self, Context, Disruption, Knob, Reach, Setting};
 use crate::placement::{self, Placement};
 use crate::profile::{BootLoader, Diagnostic, Parsed, Profile};
 use crate::resources::{Observed, Resource, State, Value, definition};
 use boot::Boot;
+use restore::{How, Past, Restored};
 use serde::Serialize;
 use trial::Course;
 
@@ -48,6 +53,9 @@ pub struct Plan {
     pub notes: Vec<String>,
     /// What apply refuses to work against, with the remedy.
     pub obstacles: Vec<String>,
+    /// What is no longer ours after the steps: as it was before our first touch.
+    #[serde(skip)]
+    pub finished: Vec<HostPath>,
 }
 
 /// A guest's name and domain XML.
@@ -59,7 +67,7 @@ pub struct Rendered {
 }
 
 /// One setting and how the machine stands to it.
-#[derive(Serialize)]
+#[derive(Debug, Serialize)]
 pub struct Item {
     /// The knob that asks for it.
     pub knob: &'static str,
@@ -68,6 +76,9 @@ pub struct Item {
     /// More about it, where that helps.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub detail: String,
+    /// Where it is; `None` for kernel arguments, which share a file.
+    #[serde(skip)]
+    pub path: Option<HostPath>,
     /// When a change takes effect.
     pub reach: Reach,
     /// What a change would do to what runs meanwhile.
@@ -92,6 +103,9 @@ pub enum Step {
         /// The value.
         #[serde(serialize_with = "for_kernel")]
         after: Value,
+        /// The kernel's text with that value, where it is known because it was there before.
+        #[serde(skip)]
+        exact: Option<String>,
     },
     /// Replace, make or remove a whole file.
     File {
@@ -101,17 +115,25 @@ pub enum Step {
         before: Option<String>,
         /// Its text after; `None` to remove it.
         after: Option<String>,
-        /// Its permission bits.
+        /// Its permission bits, unless it is there and only its owner can change it.
         mode: u32,
+        /// Whose it was, where it is put back.
+        #[serde(skip)]
+        metadata: Option<Metadata>,
     },
-    /// Make a symbolic link.
+    /// Make, replace or remove a symbolic link.
     Link {
         /// Where.
         path: HostPath,
         /// Its target before.
         before: Option<String>,
-        /// Its target after.
-        after: String,
+        /// Its target after; `None` to remove it.
+        after: Option<String>,
+    },
+    /// Remove a directory that was made for something that is no longer there; if it is empty.
+    Directory {
+        /// Which.
+        path: HostPath,
     },
     /// Run a program; on a tree this is left to the operator.
     Run {
@@ -119,7 +141,7 @@ pub enum Step {
         #[serde(serialize_with = "command")]
         program: Program,
     },
-    /// Define a guest.
+    /// Define a guest, or undefine it.
     Domain {
         /// Its name.
         name: String,
@@ -127,9 +149,25 @@ pub enum Step {
         path: HostPath,
         /// The definition before.
         before: Option<String>,
-        /// The rendered document.
-        after: String,
+        /// The rendered document, or the definition that is put back; `None` to undefine it.
+        after: Option<String>,
+        /// Whose the file was, where it is put back in a tree.
+        #[serde(skip)]
+        metadata: Option<Metadata>,
     },
+}
+
+impl Step {
+    /// What it changes; `None` for a program, and for a directory, which follows what is in it.
+    pub fn path(&self) -> Option<&HostPath> {
+        match self {
+            Step::Attribute { path, .. }
+            | Step::File { path, .. }
+            | Step::Link { path, .. }
+            | Step::Domain { path, .. } => Some(path),
+            Step::Run { .. } | Step::Directory { .. } => None,
+        }
+    }
 }
 
 fn for_kernel<S: serde::Serializer>(value: &Value, serializer: S) -> Result<S::Ok, S::Error> {
@@ -174,7 +212,7 @@ pub struct Counts {
     pub add: usize,
     /// There with another value.
     pub change: usize,
-    /// Kernel arguments of ours that nothing asks for any more.
+    /// Set by us once, and nothing asks for it any more.
     pub remove: usize,
     /// As they should be.
     pub in_line: usize,
@@ -199,6 +237,7 @@ pub fn make(
     facts: Facts,
     parsed: &Parsed,
     options: impl Into<Options>,
+    past: &Past,
 ) -> Result<(Plan, Vec<Diagnostic>), Vec<Diagnostic>> {
     let Options { scope, live } = options.into();
     let profile = &parsed.profile;
@@ -230,7 +269,7 @@ pub fn make(
     let (left_alone, asked): (Vec<_>, Vec<_>) =
         asked.into_iter().partition(|asked| kept.contains(&asked.knob.id));
     let boot = match scope {
-        Scope::Everything | Scope::Trial(_) => Boot::plan(host, &facts, &asked, &left_alone),
+        Scope::Everything | Scope::Trial(_) => Boot::plan(host, &facts, &asked, &left_alone, &past.state),
         Scope::Runtime => None,
     };
     if let Some(error) = boot.as_ref().and_then(|boot| boot.too_long(profile, &facts)) {
@@ -238,9 +277,14 @@ pub fn make(
     }
     let mut items: Vec<Item> = asked.iter().map(|asked| asked.observed(host, &facts)).collect();
     items.extend(boot.iter().flat_map(|boot| boot.obsolete(&facts)));
+    passed_by(&mut items, &facts, &past.state);
     if !live {
         in_use::spare_guests(&facts, &asked, &mut items);
     }
+    let restored = match scope {
+        Scope::Everything | Scope::Trial(_) => no_longer_asked(host, &facts, &asked, past),
+        Scope::Runtime => Restored::default(),
+    };
     // Before the look ahead, which takes what a boot will mend off the list of what differs now.
     let mut course = match scope {
         Scope::Trial(asked) => trial::begin(host, &facts, boot.as_ref(), &items, asked),
@@ -256,9 +300,12 @@ pub fn make(
         }
         _ => {}
     }
-    let steps = steps(host, &asked, &items, course.files, course.boot);
+    let steps = steps(host, &asked, &items, course.files, course.boot, &restored);
     look_ahead(&asked, &mut items);
+    items.extend(restored.items);
     let mut notes = notes(&facts, profile);
+    notes.extend(past.notes.iter().chain(&restored.notes).cloned());
+    let finished = restored.finished.into_iter().chain(boot.as_ref().and_then(Boot::finished)).collect();
     notes.extend(kept_pages(&left_alone, &placement, &facts));
     notes.extend(in_use::redefined(&facts, &steps));
     notes.extend(in_use::services(&facts));
@@ -269,10 +316,41 @@ pub fn make(
     let warnings = [parsed.warnings.clone(), warnings].concat();
     let manual_boot_loader = profile.host.boot_loader.value == BootLoader::Manual;
     let trial = course.trial;
-    Ok((
-        Plan { facts, placement, guests, manual_boot_loader, trial, items, steps, notes, obstacles },
-        warnings,
-    ))
+    let plan = Plan {
+        facts,
+        placement,
+        guests,
+        manual_boot_loader,
+        trial,
+        items,
+        steps,
+        notes,
+        obstacles,
+        finished,
+    };
+    Ok((plan, warnings))
+}
+
+/// What we set once and no setting asks for: it goes back to how it was. The drop-in and the files of a trial are
+/// planned as a whole.
+fn no_longer_asked(host: &dyn Read, facts: &Facts, asked: &[Asked], past: &Past) -> Restored {
+    let wanted: Vec<HostPath> = asked.iter().filter_map(|asked| asked.setting.resource.path()).collect();
+    let apart = [DROP_IN, SCRIPT, RECORD, TRIAL_UNIT];
+    let ours = |entry: &&Entry| !apart.contains(&entry.path.as_str()) && !wanted.contains(&entry.path);
+    let how = How { force: false, live: past.live, boot_id: facts.kernel.boot_id.as_deref() };
+    Restored::plan(host, past.state.baseline.iter().filter(ours), how)
+}
+
+/// Arguments that a boot since did not bring: another boot does not bring them either.
+fn passed_by(items: &mut [Item], facts: &Facts, state: &journal::State) {
+    let Some(written) = &state.kernel_arguments else { return };
+    let (Some(then), Some(now)) = (&written.boot_id, &facts.kernel.boot_id) else { return };
+    for item in items.iter_mut().filter(|item| then != now && item.observed.state == State::RebootPending) {
+        let time = &written.time;
+        item.observed.state = State::Differs(Some(format!(
+            "a boot since {time} did not bring it: another entry or another boot loader was used"
+        )));
+    }
 }
 
 /// One setting and the knob that asks for it.
@@ -290,6 +368,7 @@ impl Asked {
             knob: self.knob.id,
             label: self.setting.label.clone(),
             detail: self.setting.detail.clone(),
+            path: self.setting.resource.path(),
             reach: self.knob.reach,
             disruption: if new_guest { Disruption::None } else { self.knob.disruption },
             observed,
@@ -368,13 +447,15 @@ fn look_ahead(asked: &[Asked], items: &mut [Item]) {
     }
 }
 
-/// What apply does, in order: attributes, files, the boot configuration, guests.
+/// What apply does, in order: attributes, files, guests, the boot configuration. Directories that nothing needs any
+/// more go last.
 fn steps(
     host: &dyn Read,
     asked: &[Asked],
     items: &[Item],
     of_trial: Vec<Step>,
     boot: Vec<Step>,
+    restored: &Restored,
 ) -> Vec<Step> {
     let mut attributes = Vec::new();
     let mut files = Vec::new();
@@ -386,29 +467,33 @@ fn steps(
             Resource::Attribute(attribute) => {
                 let path = attribute.path.clone();
                 let before = text(&path).unwrap_or_default();
-                attributes.push(Step::Attribute { path, before, after: attribute.want.clone() });
+                let after = attribute.want.clone();
+                attributes.push(Step::Attribute { path, before, after, exact: None });
             }
             Resource::File(file) => {
                 let (path, after) = (file.path.clone(), Some(file.content.clone()));
-                files.push(Step::File { before: text(&path), path, after, mode: file.mode });
+                files.push(Step::File { before: text(&path), path, after, mode: file.mode, metadata: None });
             }
             Resource::Link { path, target } => {
                 let before = host.link(path).ok().map(|link| link.to_string());
-                files.push(Step::Link { path: path.clone(), before, after: target.clone() });
+                files.push(Step::Link { path: path.clone(), before, after: Some(target.clone()) });
             }
             Resource::Domain { name, xml } => {
-                let (name, path, after) = (name.clone(), definition(name), xml.clone());
-                domains.push(Step::Domain { name, before: text(&path), path, after });
+                let (name, path, after) = (name.clone(), definition(name), Some(xml.clone()));
+                domains.push(Step::Domain { name, before: text(&path), path, after, metadata: None });
             }
             // All of them together, in the drop-in.
             Resource::Arguments(_) => {}
         }
     }
+    attributes.extend_from_slice(&restored.attributes);
     files.extend(of_trial);
+    files.extend_from_slice(&restored.files);
+    domains.extend_from_slice(&restored.domains);
     if !files.is_empty() {
         files.push(Step::Run { program: Program::DaemonReload });
     }
-    [attributes, files, boot, domains].concat()
+    [attributes, files, domains, boot, restored.directories().collect()].concat()
 }
 
 fn notes(facts: &Facts, profile: &Profile) -> Vec<String> {
@@ -461,7 +546,7 @@ impl Item {
             State::Missing | State::Differs(None) | State::ByHand(_) => {
                 self.reach == Reach::Reboot && self.observed.running.as_ref() != Some(&self.wanted)
             }
-            State::Obsolete => self.observed.running.is_some(),
+            State::Obsolete => self.reach == Reach::Reboot && self.observed.running.is_some(),
             // A boot would not mend what has a reason of its own.
             State::Differs(Some(_))
             | State::Rejected(_)

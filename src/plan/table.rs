@@ -1,6 +1,6 @@
 //! The settings of a plan as rows for people; equal interrupts share one.
 
-use super::{Item, Plan};
+use super::Item;
 use crate::resources::State;
 
 /// One row.
@@ -60,9 +60,9 @@ pub fn sign(state: &State) -> char {
 }
 
 /// Rows for the items that `keep` keeps.
-pub fn rows(plan: &Plan, keep: impl Fn(&Item) -> bool) -> Vec<Row> {
+pub fn rows(items: &[Item], keep: impl Fn(&Item) -> bool) -> Vec<Row> {
     let mut groups: Vec<Vec<&Item>> = Vec::new();
-    for item in plan.items.iter().filter(|item| keep(item)) {
+    for item in items.iter().filter(|item| keep(item)) {
         let same = |group: &&mut Vec<&Item>| {
             let first = group[0];
             let settled = matches!(item.observed.state, State::InLine | State::NotApplicable(_));

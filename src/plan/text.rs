@@ -24,7 +24,7 @@ impl Plan {
         out += &section("Memory", self.placement.nodes.iter().map(|node| self.memory(node)));
         out += &section("Guests", self.placement.guests.iter().map(|guest| self.guest(guest)));
         out += "\nSettings\n";
-        let rows = rows(self, |_| true);
+        let rows = rows(&self.items, |_| true);
         out += &settings(&rows);
         out += &legend(&rows);
         out += &self.disruption();
@@ -42,7 +42,7 @@ impl Plan {
 
     /// The settings that `keep` keeps, under a title; nothing if there are none.
     pub fn settings_that(&self, title: &str, keep: impl Fn(&Item) -> bool) -> String {
-        let rows = rows(self, keep);
+        let rows = rows(&self.items, keep);
         let table = format!("\n{title}\n{}{}\n", settings(&rows), legend(&rows));
         if rows.is_empty() { String::new() } else { printable(&table) }
     }
@@ -205,6 +205,22 @@ impl Plan {
             _ => format!("Differs: {open} of {total} settings; `rtkvm-tune apply` sets what can be set."),
         }
     }
+}
+
+/// What a revert would change on a machine.
+pub fn revert(machine: &str, items: &[Item], notes: &[String]) -> String {
+    let mut out = format!("Revert of {machine}\n");
+    if !items.is_empty() {
+        let rows = rows(items, |_| true);
+        out += &format!("\nSettings\n{}{}", settings(&rows), legend(&rows));
+    }
+    out += &section("Notes", notes.iter().cloned());
+    let summary = if items.is_empty() {
+        "Nothing to revert.".into()
+    } else {
+        format!("Revert: {} to take back.", items.len())
+    };
+    printable(&format!("{out}\n{summary}\n"))
 }
 
 /// Text for a terminal: what a machine calls its things cannot steer it.

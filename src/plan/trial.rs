@@ -185,14 +185,15 @@ fn write(host: &dyn Read, path: &str, after: String, mode: u32) -> Option<Step> 
     let path = HostPath::new(path);
     let before = host.file(&path).ok().map(|file| file.text().into_owned());
     let same = before.as_ref() == Some(&after);
-    (!same).then_some(Step::File { path, before, after: Some(after), mode })
+    (!same).then_some(Step::File { path, before, after: Some(after), mode, metadata: None })
 }
 
 /// Removes a file of ours if it is there.
 fn remove(host: &dyn Read, path: &str) -> Option<Step> {
     let path = HostPath::new(path);
     let file = host.file(&path).ok()?;
-    Some(Step::File { path, before: Some(file.text().into_owned()), after: None, mode: file.mode })
+    let before = Some(file.text().into_owned());
+    Some(Step::File { path, before, after: None, mode: file.mode, metadata: None })
 }
 
 fn unit() -> String {

@@ -97,7 +97,7 @@ pub const KEYS: &[Key] = &[
         Kind::Table,
         NONE,
         "Overrides by quoted knob id, or by the name of an area of knobs. The value \"keep\" leaves what the machine \
-         has.",
+         has without this program.",
     ),
     key(
         "host",

@@ -3,6 +3,7 @@
 use super::{Observed, State};
 use crate::formats::{CpuSet, HostPath};
 use crate::host::{Read, ReadError};
+use serde::{Deserialize, Serialize};
 use std::fmt;
 
 /// One attribute and the value it should have.
@@ -17,7 +18,8 @@ pub struct Attribute {
 }
 
 /// A value that knows how it is printed for the kernel and how the kernel's answer is read.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum Value {
     /// A whole number.
     Count(u64),
@@ -25,6 +27,8 @@ pub enum Value {
     List(CpuSet),
     /// CPUs as a hexadecimal mask.
     Mask(CpuSet),
+    /// Whatever the kernel had there, compared as it stands: only ever put back.
+    Text(String),
 }
 
 impl Value {
@@ -34,6 +38,7 @@ impl Value {
             Value::Count(count) => count.to_string(),
             Value::List(cpus) => cpus.to_string(),
             Value::Mask(cpus) => cpus.to_mask(),
+            Value::Text(text) => text.clone(),
         }
     }
 
@@ -43,6 +48,7 @@ impl Value {
             Value::Count(_) => text.trim().parse().ok().map(Value::Count),
             Value::List(_) => CpuSet::parse_kernel_list(text).ok().map(Value::List),
             Value::Mask(_) => CpuSet::parse_mask(text).ok().map(Value::Mask),
+            Value::Text(_) => Some(Value::Text(text.trim_end_matches('\n').to_owned())),
         }
     }
 }
@@ -53,6 +59,7 @@ impl fmt::Display for Value {
         match self {
             Value::Count(count) => count.fmt(f),
             Value::List(cpus) | Value::Mask(cpus) => cpus.fmt(f),
+            Value::Text(text) => f.write_str(text),
         }
     }
 }

@@ -106,6 +106,17 @@ impl Resource {
         }
     }
 
+    /// Where it is; `None` for kernel arguments, which share a file.
+    pub fn path(&self) -> Option<HostPath> {
+        match self {
+            Resource::Attribute(attribute) => Some(attribute.path.clone()),
+            Resource::Arguments(_) => None,
+            Resource::File(file) => Some(file.path.clone()),
+            Resource::Link { path, .. } => Some(path.clone()),
+            Resource::Domain { name, .. } => Some(definition(name)),
+        }
+    }
+
     /// The value it should have, in one line.
     pub fn wanted(&self) -> String {
         match self {

@@ -7,8 +7,13 @@ const CALLS: &str =
 
 /// An apply in the tree, with `fault` at the `at`th call of this name.
 fn with_fault(tree: &Tree, name: &str, at: usize, fault: &str) -> Ran {
+    with_words(tree, name, at, fault, &[])
+}
+
+fn with_words(tree: &Tree, name: &str, at: usize, fault: &str, words: &[&str]) -> Ran {
     let inject = format!("inject={name}:{fault}:when={at}");
-    let (ran, calls) = strace(&["-e", CALLS, "-e", &inject], &["apply", REFERENCE, "--root", tree.name()]);
+    let words = [&["apply", REFERENCE, "--root", tree.name()], words].concat();
+    let (ran, calls) = strace(&["-e", CALLS, "-e", &inject], &words);
     let hit = calls.iter().filter(|call| call.text.contains("(INJECTED)")).count();
     assert!(hit == 1 || fault.starts_with("signal"), "{name} {at}: {hit} calls were hit");
     ran
@@ -43,7 +48,7 @@ const IRQ: &str = "proc/irq/4/smp_affinity_list";
 const PAGES: &str = "sys/devices/system/node/node0/hugepages/hugepages-1048576kB/nr_hugepages";
 
 /// What apply makes besides attributes.
-const OURS: [&str; 5] = [KEPT_PROFILE, UNIT, WANTS, DROP_IN, GUEST];
+const OURS: [&str; 5] = [KEPT_PROFILE, UNIT, WANTS, GUEST, DROP_IN];
 
 fn exists(tree: &Tree, path: &str) -> bool {
     tree.at(path).symlink_metadata().is_ok()
@@ -86,7 +91,15 @@ fn an_attribute_that_cannot_be_set_is_named() {
     ];
     for (path, call, at, errno, said) in cases {
         let tree = Tree::reference();
+        let before = tree.list();
         let ran = with_fault(&tree, call, at, &format!("error={errno}")).expect(2);
+        let line = ran.out.lines().find(|line| line.starts_with("FAILED")).unwrap_or_default();
+        assert!(line.contains(path) && line.contains(said), "{}", ran.out);
+        assert!(ran.err.contains(said) && ran.err.contains("is taken back"), "{}", ran.err);
+        assert_eq!(changed(&before, &tree.list()), [""; 0], "{}", ran.out);
+
+        let tree = Tree::reference();
+        let ran = with_words(&tree, call, at, &format!("error={errno}"), &["--keep-going"]).expect(2);
         let line = ran.out.lines().find(|line| line.starts_with("FAILED")).unwrap_or_default();
         assert!(line.contains(path) && line.contains(said), "{}", ran.out);
         assert!(ran.err.contains("steps failed"), "{}", ran.err);
@@ -99,7 +112,8 @@ fn an_attribute_that_cannot_be_set_is_named() {
     }
 }
 
-/// Every way in which a file can fail, for every file: what was to follow is not touched.
+/// Every way in which a file can fail, for every file: what was done is taken back, and with --keep-going what was to
+/// follow is not touched.
 #[test]
 fn a_file_that_cannot_be_written_stops_the_rest() {
     let calls = calls();
@@ -123,7 +137,14 @@ fn a_file_that_cannot_be_written_stops_the_rest() {
         for (call, errno, said) in ways {
             let before = calls[..start(path)].iter().filter(|c| c.name == *call).count();
             let tree = Tree::reference();
-            let ran = with_fault(&tree, call, before + 1, &format!("error={errno}")).expect(2);
+            let untouched = tree.list();
+            let fault = format!("error={errno}");
+            let ran = with_fault(&tree, call, before + 1, &fault).expect(2);
+            let line = ran.out.lines().find(|line| line.starts_with("FAILED")).unwrap_or_default();
+            assert!(line.contains(path) && line.contains(said), "{path} {call}: {}", ran.out);
+            assert_eq!(changed(&untouched, &tree.list()), [""; 0], "{path} {call}: {}", ran.out);
+            let tree = Tree::reference();
+            let ran = with_words(&tree, call, before + 1, &fault, &["--keep-going"]).expect(2);
             let line = ran.out.lines().find(|line| line.starts_with("FAILED")).unwrap_or_default();
             assert!(line.contains(path) && line.contains(said), "{path} {call}: {}", ran.out);
             for later in &OURS[at..] {
@@ -141,9 +162,9 @@ fn no_leftovers(tree: &Tree) {
     assert!(left.is_empty(), "{left:?}");
 }
 
-/// Killed at any system call that writes: each file is as before or as planned, and the next run finishes.
+/// Killed at any system call that writes: each file is as before or as planned, and recover takes it back or finishes it.
 #[test]
-fn a_killed_run_is_finished_by_the_next() {
+fn a_killed_run_is_recovered() {
     let calls = calls();
     let plain = Tree::reference();
     let before = plain.list();
@@ -159,7 +180,7 @@ fn a_killed_run_is_finished_by_the_next() {
             let ran = with_fault(&tree, name, at, "signal=KILL");
             assert_ne!(ran.status, Some(0), "{name} {at}");
             for (path, node) in tree.list() {
-                let temporary = path.contains(".rtkvm-tune");
+                let temporary = path.contains(".rtkvm-tune") || path.starts_with(STATE_DIR);
                 let fresh = matches!(&node, Node::Dir { .. });
                 let whole = [before.get(&path), after.get(&path)].contains(&Some(&node));
                 assert!(
@@ -167,11 +188,20 @@ fn a_killed_run_is_finished_by_the_next() {
                     "{name} {at}: {path}: {node:?}"
                 );
             }
-            tree.tune(&["apply", REFERENCE]).expect(0);
+            let journal = exists(&tree, JOURNAL);
+            let refused = tree.tune(&["apply", REFERENCE]);
+            assert_eq!(
+                refused.err.contains("was interrupted: run `rtkvm-tune recover`"),
+                journal,
+                "{refused:?}"
+            );
+            tree.tune(&["recover"]).expect(0);
             let now = tree.list();
-            let mut different = changed(&after, &now);
-            different.retain(|path| !now.get(path).is_some_and(|node| written(&after, path, node)));
-            assert_eq!(different, [""; 0], "{name} {at}");
+            let (old, new) = (changed(&before, &now), changed(&after, &now));
+            assert!(old.is_empty() || new.is_empty(), "{name} {at}: {old:?}");
+            assert!(!exists(&tree, JOURNAL));
+            let again = tree.tune(&["recover"]).expect(0).out;
+            assert_eq!(again, "Nothing to recover: no run was interrupted.\n");
         }
     }
 }
@@ -205,7 +235,9 @@ fn a_value_that_does_not_take_is_told() {
     let at = writing(&calls, PAGES);
     let inject = format!("inject=write:retval=3:when={at}");
     // What was not written is not cut off either.
-    let cut = format!("inject=ftruncate:retval=0:when={at}");
+    let cut = calls.iter().position(|call| call.path() == PAGES && call.opens_to_write()).expect("opened");
+    let cut = calls[..cut].iter().filter(|call| call.name == "ftruncate").count() + 1;
+    let cut = format!("inject=ftruncate:retval=0:when={cut}");
     let options = ["-e", CALLS, "-e", &inject, "-e", &cut];
     let ran = strace(&options, &["apply", REFERENCE, "--root", tree.name()]).0.expect(1);
     assert!(
@@ -219,7 +251,8 @@ fn a_value_that_does_not_take_is_told() {
     assert!(audit.contains("memory.hugepages: node 0, 1GiB pages"), "{audit}");
 
     let tree = Tree::reference();
-    let ran = with_fault(&tree, "write", writing(&calls, IRQ), "retval=4").expect(2);
+    let at = writing(&calls, IRQ);
+    let ran = with_words(&tree, "write", at, "retval=4", &["--keep-going"]).expect(2);
     assert!(ran.out.contains(&format!("FAILED   set /{IRQ} to 0-1: reads back as `0-7`\n")), "{}", ran.out);
     assert!(OURS.iter().all(|path| exists(&tree, path)), "{}", ran.out);
 }

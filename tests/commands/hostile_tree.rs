@@ -158,7 +158,14 @@ fn a_pipe_or_a_directory_is_no_file() {
         let ran = ran.expect(2);
         match path == pages {
             true => assert!(ran.err.contains("the kernel has no 1GiB pages on node 0"), "{}", ran.err),
-            false => assert!(ran.out.contains("FAILED   ") && ran.out.contains(path), "{path}: {}", ran.out),
+            false => {
+                assert!(
+                    ran.err.contains("nothing was written") && ran.err.contains(path),
+                    "{path}: {}",
+                    ran.err
+                );
+                assert!(!tree.at(KEPT_PROFILE).exists());
+            }
         }
     }
 }

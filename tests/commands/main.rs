@@ -17,4 +17,5 @@ mod readonly;
 mod support;
 mod tree;
 mod trial;
+mod undo;
 mod verbs;

@@ -118,6 +118,8 @@ fn each_file_is_read_once() {
             // The loader's own looking for libraries is not ours.
             let own = calls.iter().filter(|call| call.name == "openat2" || call.path().ends_with(".toml"));
             own.for_each(|call| *opened.entry(call.path()).or_default() += 1);
+            // A directory: state and journal are in it, one not without the other.
+            opened.remove("var/lib");
             let twice: Vec<_> = opened.iter().filter(|(_, times)| **times > 1).collect();
             assert!(twice.is_empty(), "{machine} {verb:?}: {twice:?}");
             assert!(opened.len() > 20, "{machine} {verb:?}: {opened:?}");

@@ -16,6 +16,11 @@ pub(crate) const SOURCES: &str = env!("CARGO_MANIFEST_DIR");
 /// The lock of the live machine; that of a tree is its root directory.
 pub(crate) const LOCK: &str = "run/rtkvm-tune.lock";
 
+/// Where the records of earlier runs are.
+pub(crate) const STATE_DIR: &str = "var/lib/rtkvm-tune";
+pub(crate) const STATE: &str = "var/lib/rtkvm-tune/state.json";
+pub(crate) const JOURNAL: &str = "var/lib/rtkvm-tune/journal.json";
+
 /// The files of the boot configuration, the boot unit and the guest, as apply makes them.
 pub(crate) const DROP_IN: &str = "etc/default/grub.d/99-rtkvm-tune.cfg";
 pub(crate) const KEPT_PROFILE: &str = "etc/rtkvm-tune/profile.toml";
@@ -115,6 +120,8 @@ impl Tree {
     /// The machine of a capture, file by file, with its modes and links.
     pub(crate) fn of(capture: &str) -> Tree {
         let tree = Tree::empty();
+        // Every machine has one.
+        fs::create_dir_all(tree.at("var/lib")).expect("made");
         let text = fs::read_to_string(Path::new(SOURCES).join(capture)).expect("readable");
         for (path, entry) in Snapshot::from_capture(&text).expect("a capture").entries() {
             match entry {
@@ -183,8 +190,10 @@ impl Tree {
         fs::read_to_string(self.at(path)).unwrap_or_else(|error| panic!("{path}: {error}"))
     }
 
+    /// Everything but what is kept of earlier runs, whose records are of the tests that speak of them.
     pub(crate) fn list(&self) -> Listing {
-        list(&self.root)
+        let kept = |path: &String| [STATE_DIR, STATE, JOURNAL].contains(&path.as_str());
+        list(&self.root).into_iter().filter(|(path, _)| !kept(path)).collect()
     }
 
     /// Runs `verb` with the words on this tree.

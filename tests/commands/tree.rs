@@ -72,10 +72,10 @@ fn changes_what_is_planned_and_nothing_else() {
     let profile = std::fs::read_to_string(format!("{SOURCES}/{REFERENCE}")).expect("readable");
     assert_eq!(tree.read(KEPT_PROFILE), profile);
     assert_eq!(tree.read(GUEST), tune(&["render", REFERENCE, "--root", tree.name()]).expect(0).out);
-    assert!(
-        tree.read(UNIT)
-            .contains("\nExecStart=/usr/bin/rtkvm-tune apply --runtime /etc/rtkvm-tune/profile.toml\n")
-    );
+    assert!(tree.read(UNIT).contains(
+        "\nExecStart=/usr/bin/rtkvm-tune recover\nExecStart=/usr/bin/rtkvm-tune apply --runtime --keep-going \
+                /etc/rtkvm-tune/profile.toml\n"
+    ));
     assert!(tree.read(DROP_IN).contains(" isolcpus=managed_irq,domain,2-7,10-15 "));
     assert_eq!(
         std::fs::read_dir(tree.beside("")).expect("readable").count(),
@@ -306,15 +306,17 @@ fn a_kept_knob_is_left_alone() {
     assert!(!tree.tune(&["verify", &profile]).expect(1).out.contains("irq.affinity:"));
 }
 
-/// What the drop-in has of a kept knob stays in it; what nothing asks for goes, and with the last the file.
+/// What nothing asks for goes, a kept knob's too: the machine has it as before us. With the last the file goes, and the
+/// directory that was made for it.
 #[test]
-fn the_drop_in_has_what_is_asked_for_or_kept() {
+fn the_drop_in_has_what_is_asked_for() {
     let tree = Tree::reference();
     tree.tune(&["apply", REFERENCE]).expect(0);
     let profile = tree.note("keep.toml", keep(&BOOT_KNOBS));
     let before = tree.list();
     tree.tune(&["apply", &profile]).expect(0);
-    assert_eq!(changed(&before, &tree.list()), [KEPT_PROFILE], "kept arguments stay");
+    assert_eq!(changed(&before, &tree.list()), ["etc/default/grub.d", DROP_IN, KEPT_PROFILE]);
+    assert!(!tree.at("etc/default/grub.d").exists());
 
     tree.write(DROP_IN, "GRUB_CMDLINE_LINUX_DEFAULT=\"${GRUB_CMDLINE_LINUX_DEFAULT} nosmt\"\n");
     let plan = tree.tune(&["apply", "--dry-run", &profile]).expect(0).out;
@@ -326,7 +328,7 @@ fn the_drop_in_has_what_is_asked_for_or_kept() {
     let before = tree.list();
     let ran = tree.tune(&["apply", &profile]).expect(0);
     assert!(ran.out.contains(&format!("done     remove /{DROP_IN}\n")), "{}", ran.out);
-    assert_eq!(changed(&before, &tree.list()), [DROP_IN]);
+    assert_eq!(changed(&before, &tree.list()), [DROP_IN], "the directory is another's");
     // What does not exist is not asked for again.
     assert!(!tree.tune(&["apply", "--dry-run", &profile]).expect(0).out.contains(DROP_IN));
     assert!(!tree.at(DROP_IN).exists());

@@ -1,0 +1,141 @@
+//! Taking a run back: by itself after a failure, or later, after a kill.
+
+use super::report::{Outcome, Report};
+use super::steps::{carry_out, describe};
+use super::{End, load};
+use crate::host::{JOURNAL, Program, Read, Root, STATE, STATE_DIR, StoreError, Writer};
+use crate::journal::{Change, Ending, Entry, Journal, Record, State};
+use crate::plan::Step;
+use crate::plan::restore::{How, Programs, Restored};
+
+/// What `recover` did.
+pub enum Recovered {
+    /// No run was interrupted.
+    Nothing,
+    /// The run was carried out already: its journal is removed.
+    Finished(Journal),
+    /// The run was taken back, as far as the reports say so.
+    RolledBack {
+        /// The run.
+        journal: Journal,
+        /// What was done.
+        reports: Vec<Report>,
+        /// What stays as it is.
+        notes: Vec<String>,
+        /// Whether all of it was done, so that the journal is gone.
+        whole: bool,
+    },
+}
+
+/// The run that was interrupted, if one was.
+///
+/// # Errors
+/// The journal is there and cannot be used, or this user may not look.
+pub fn interrupted(root: &Root) -> Result<Option<Journal>, StoreError> {
+    let Some(text) = root.stored(JOURNAL)? else { return Ok(None) };
+    Journal::parse(&text, &format!("{STATE_DIR}/{JOURNAL}")).map(Some).map_err(StoreError::Unusable)
+}
+
+/// Finishes or takes back the run that was interrupted.
+///
+/// # Errors
+/// Journal or state cannot be used or written: why, and the remedy.
+pub fn recover(root: &Root, writer: &Writer) -> Result<Recovered, String> {
+    let journal = interrupted(root).map_err(|error| error.to_string())?;
+    let state = load(root)?;
+    let Some(journal) = journal else { return Ok(Recovered::Nothing) };
+    if state.run.as_ref() == Some(&journal.run.id) {
+        writer.unstore(JOURNAL)?;
+        return Ok(Recovered::Finished(journal));
+    }
+    let boot_id = boot_id(root);
+    let how = How { force: false, live: root.is_live(), boot_id: boot_id.as_deref() };
+    let entries: Vec<&Entry> = journal.entries.iter().collect();
+    let (reports, mut notes) = put_back(&entries, how, Programs::of(&journal), root, writer);
+    let whole = settle(&reports, &mut notes, &journal, state, writer);
+    Ok(Recovered::RolledBack { journal, reports, notes, whole })
+}
+
+/// Takes the steps back that were begun. What they wrote is known to be ours.
+pub(super) fn after_failure(
+    why: String,
+    begun: &[Step],
+    journal: &Journal,
+    state: State,
+    root: &Root,
+    writer: &Writer,
+) -> End {
+    let touched = |entry: &&Entry| begun.iter().any(|step| step.path() == Some(&entry.path));
+    let entries: Vec<&Entry> = journal.entries.iter().filter(touched).collect();
+    let ran = |program| begun.contains(&Step::Run { program });
+    let programs = Programs {
+        daemon_reload: ran(Program::DaemonReload),
+        update_grub: ran(Program::UpdateGrub),
+        forget_once: ran(Program::BootOnce),
+    };
+    let boot_id = journal.run.began.boot_id.as_deref();
+    let how = How { force: true, live: root.is_live(), boot_id };
+    let (reports, mut notes) = put_back(&entries, how, programs, root, writer);
+    match settle(&reports, &mut notes, journal, state, writer) {
+        true => End::RolledBack { why, reports, notes },
+        false => End::Stuck { why, reports, notes },
+    }
+}
+
+/// Puts entries back, each on its own: one that fails keeps no other from being tried.
+fn put_back(
+    entries: &[&Entry],
+    how: How,
+    programs: Programs,
+    root: &Root,
+    writer: &Writer,
+) -> (Vec<Report>, Vec<String>) {
+    let mut notes = Vec::new();
+    for entry in entries.iter().filter(|entry| !matches!(entry.change, Change::Attribute { .. })) {
+        if let Err(errno) = writer.remove_temporary(&entry.path) {
+            notes.push(format!("what was half written beside {} stays: {}", entry.path, errno.desc()));
+        }
+    }
+    let restored = Restored::plan(root, entries.iter().copied(), how);
+    let steps = restored.steps(programs);
+    let carried = steps
+        .iter()
+        .map(|step| Report { step: describe(step), outcome: carry_out(step, None, root, writer) });
+    // Directories that went or stayed are not worth a line.
+    let told = |report: &(Report, &Step)| {
+        !matches!(report.1, Step::Directory { .. }) || matches!(report.0.outcome, Outcome::Failed(_))
+    };
+    let reports = carried.zip(&steps).filter(told).map(|(report, _)| report).collect();
+    notes.extend(restored.notes);
+    (reports, notes)
+}
+
+/// Ends a run that was taken back: the journal goes, unless something could not be put back.
+fn settle(
+    reports: &[Report],
+    notes: &mut Vec<String>,
+    journal: &Journal,
+    mut state: State,
+    writer: &Writer,
+) -> bool {
+    if reports.iter().any(Report::is_failure) {
+        return false;
+    }
+    let (steps, failed) = (reports.len(), 0);
+    state.remember(Record { run: journal.run.clone(), outcome: Ending::RolledBack, steps, failed });
+    // What was is back; that the history lacks a run is no reason to call the machine half done.
+    notes.extend(writer.store(STATE, &state.text()).err());
+    match writer.unstore(JOURNAL) {
+        Ok(()) => true,
+        Err(error) => {
+            notes.push(error);
+            false
+        }
+    }
+}
+
+/// This boot, in the kernel's words.
+fn boot_id(root: &Root) -> Option<String> {
+    let path = crate::formats::HostPath::new("/proc/sys/kernel/random/boot_id");
+    root.file(&path).ok().map(|file| file.text().trim().to_owned())
+}

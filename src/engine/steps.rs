@@ -1,0 +1,123 @@
+//! Carrying one step out, and reading back what it did.
+
+use super::check::program;
+use super::report::Outcome;
+use crate::facts::boot::GRUB_CFG;
+use crate::facts::{grubenv, trial};
+use crate::formats::HostPath;
+use crate::formats::trial::{Trial, line};
+use crate::host::{Program, Read, Root, Writer};
+use crate::plan::Step;
+use crate::resources::Value;
+use nix::errno::Errno;
+
+/// The step, for people.
+pub(super) fn describe(step: &Step) -> String {
+    match step {
+        Step::Attribute { path, after, .. } => format!("set {path} to {after}"),
+        Step::File { path, after: Some(_), .. } => format!("write {path}"),
+        Step::File { path, after: None, .. } | Step::Link { path, after: None, .. } => {
+            format!("remove {path}")
+        }
+        Step::Link { path, after: Some(after), .. } => format!("link {path} -> {after}"),
+        Step::Directory { path } => format!("remove directory {path} if it is empty"),
+        Step::Run { program } => format!("run `{}`", program.command()),
+        Step::Domain { name, path, after: Some(_), .. } => format!("define guest {name}, {path}"),
+        Step::Domain { name, path, after: None, .. } => format!("undefine guest {name}, {path}"),
+    }
+}
+
+/// `trial` is what the entry must have that GRUB is to boot once.
+pub(super) fn carry_out(step: &Step, trial: Option<&Trial>, root: &Root, writer: &Writer) -> Outcome {
+    let done = |result: Result<(), Errno>| match result {
+        Ok(()) => Outcome::Done,
+        Err(errno) => Outcome::Failed(errno.desc().into()),
+    };
+    match step {
+        Step::Attribute { path, after, exact, .. } => {
+            let text = match exact {
+                // In a tree an attribute is a file, and its text is all there is to put back.
+                Some(text) if !root.is_live() => text.clone(),
+                _ => format!("{}\n", after.for_kernel()),
+            };
+            attribute(path, after, &text, root, writer)
+        }
+        Step::File { path, after: Some(after), mode, metadata, .. } => {
+            done(writer.file(path, after, *mode, metadata.as_ref()))
+        }
+        Step::Link { path, after: Some(target), .. } => done(writer.link(path, target)),
+        Step::File { path, after: None, .. } | Step::Link { path, after: None, .. } => {
+            done(writer.remove(path))
+        }
+        // One that is in use by something else stays.
+        Step::Directory { path } => done(writer.remove_directory(path).map(drop)),
+        Step::Run { program: Program::BootOnce } if root.is_live() => boot_once(trial, root, writer),
+        Step::Run { program } => run(program, writer),
+        Step::Domain { .. } if root.is_live() => {
+            program(step).map_or(Outcome::LeftToYou, |program| run(&program, writer))
+        }
+        // libvirt reads the definitions there when it starts, and keeps them private.
+        Step::Domain { path, after: Some(xml), metadata, .. } => {
+            done(writer.file(path, xml, 0o600, metadata.as_ref()))
+        }
+        Step::Domain { path, after: None, .. } => done(writer.remove(path)),
+    }
+}
+
+fn run(program: &Program, writer: &Writer) -> Outcome {
+    match writer.run(program) {
+        None => Outcome::LeftToYou,
+        Some(Err(error)) => Outcome::Failed(error.to_string()),
+        Some(Ok(())) if *program != Program::UpdateGrub => Outcome::Done,
+        // A power cut must not find an empty grub.cfg: GRUB's tools do not wait for the disk.
+        Some(Ok(())) => match writer.sync(&HostPath::new(GRUB_CFG)) {
+            Ok(()) | Err(Errno::ENOENT) => Outcome::Done,
+            Err(errno) => Outcome::Failed(format!("{GRUB_CFG} cannot be written to disk: {}", errno.desc())),
+        },
+    }
+}
+
+/// Has GRUB boot the trial's entry once, if it is in grub.cfg as it was planned, and reads back that it will.
+fn boot_once(wanted: Option<&Trial>, root: &Root, writer: &Writer) -> Outcome {
+    let wanted = wanted.map(line).unwrap_or_default();
+    if !trial::entry(root).is_some_and(|args| args.contains_run(&wanted)) {
+        return Outcome::Failed(format!("{GRUB_CFG} has no entry {} with the new arguments", trial::ENTRY));
+    }
+    match (run(&Program::BootOnce, writer), grubenv::environment(root)) {
+        (Outcome::Done, Err(why)) => Outcome::Failed(why),
+        (Outcome::Done, Ok(block)) if block.get("next_entry") != Some(trial::ENTRY) => {
+            Outcome::Failed(format!("{} has it not", grubenv::GRUBENV))
+        }
+        (outcome, _) => outcome,
+    }
+}
+
+/// Writes and reads back: a write that succeeded is not a setting that took.
+fn attribute(path: &HostPath, want: &Value, text: &str, root: &Root, writer: &Writer) -> Outcome {
+    match writer.attribute(path, text) {
+        Ok(()) => {}
+        Err(Errno::ENOENT) => return Outcome::Impossible("it went away meanwhile".into()),
+        Err(Errno::EXDEV) => {
+            return Outcome::Impossible("it is the running kernel's, mounted in this tree".into());
+        }
+        // Before 6.12 an interrupt that the kernel keeps to itself says so only here.
+        Err(errno @ (Errno::EIO | Errno::EPERM)) if path.as_str().starts_with("/proc/irq/") => {
+            return Outcome::Impossible(format!("the kernel keeps this interrupt to itself ({errno})"));
+        }
+        Err(Errno::ENOSPC) if path.as_str().starts_with("/proc/irq/") => {
+            return Outcome::Failed(
+                "no interrupt vector is left on these CPUs: use more housekeeping CPUs".into(),
+            );
+        }
+        Err(errno) => return Outcome::Failed(errno.desc().into()),
+    }
+    let file = match root.file(path) {
+        Ok(file) => file,
+        Err(error) => return Outcome::Failed(format!("cannot be read back: {error}")),
+    };
+    match (want.parse_like(&file.text()), want) {
+        (Some(got), want) if got == *want => Outcome::Done,
+        (Some(Value::Count(got)), Value::Count(wanted)) => Outcome::Short { wanted: *wanted, got },
+        _ => Outcome::Failed(format!("reads back as `{}`", file.text().trim())),
+    }
+}

@@ -1,0 +1,197 @@
+//! One thing that we change or changed: what was there before, and what we set.
+
+use crate::formats::HostPath;
+use crate::guest;
+use crate::host::{Node, Read, ReadError};
+use crate::resources::Value;
+use serde::{Deserialize, Serialize};
+
+/// One thing that we change or changed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Entry {
+    /// The knob that asked for it.
+    pub knob: String,
+    /// What it is, for people.
+    pub label: String,
+    /// Where it is.
+    pub path: HostPath,
+    /// Before and after.
+    #[serde(flatten)]
+    pub change: Change,
+    /// The boot in which `before` was seen, for values of the running kernel.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub boot_id: Option<String>,
+    /// Directories above it that were not there.
+    #[serde(skip_serializing_if = "Vec::is_empty", default)]
+    pub directories: Vec<HostPath>,
+}
+
+/// Before and after.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", tag = "kind")]
+pub enum Change {
+    /// A value in sysfs or procfs.
+    Attribute {
+        /// The kernel's text.
+        before: String,
+        /// What we set.
+        ours: Value,
+    },
+    /// A file or a symbolic link; `None`: it does not exist.
+    File {
+        /// What was there.
+        before: Option<Node>,
+        /// What we put there.
+        ours: Option<Node>,
+    },
+    /// A guest's definition; `None`: it is not defined.
+    Domain {
+        /// The guest.
+        name: String,
+        /// The file that libvirt had.
+        before: Option<Node>,
+        /// What we defined.
+        ours: Option<String>,
+    },
+}
+
+/// How an entry stands to the machine.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Standing {
+    /// As it was before.
+    Before,
+    /// As we set it.
+    Ours,
+    /// Neither: somebody else changed it; what is there, for people.
+    Foreign(String),
+    /// The kernel does not have it any more.
+    Gone,
+}
+
+impl Entry {
+    /// Whether it speaks of something that has another meaning by now: the kernel numbers interrupts anew at each
+    /// boot.
+    pub fn is_of_another_boot(&self, boot_id: Option<&str>) -> bool {
+        let number = self.path.as_str().strip_prefix("/proc/irq/").and_then(|rest| rest.chars().next());
+        number.is_some_and(|c| c.is_ascii_digit()) && self.boot_id.as_deref() != boot_id
+    }
+
+    /// Compares it with the machine.
+    ///
+    /// # Errors
+    /// What is there now cannot be read.
+    pub fn standing(&self, host: &dyn Read) -> Result<Standing, ReadError> {
+        match &self.change {
+            Change::Attribute { before, ours } => match host.file(&self.path) {
+                Ok(file) => Ok(attribute(before, ours, &file.text())),
+                Err(ReadError::Absent) => Ok(Standing::Gone),
+                Err(error) => Err(error),
+            },
+            Change::File { before, ours } => match there(host, &self.path) {
+                Err(ReadError::Unsuitable) => Ok(Standing::Foreign("neither a text file nor a link".into())),
+                now => Ok(file(before.as_ref(), ours.as_ref(), now?.as_ref())),
+            },
+            Change::Domain { before, ours, .. } => match there(host, &self.path) {
+                Err(ReadError::Unsuitable) => Ok(Standing::Foreign("no definition".into())),
+                now => Ok(domain(before.as_ref(), ours.as_deref(), now?.as_ref())),
+            },
+        }
+    }
+
+    /// Whether there was nothing and there is nothing: what we put there we have taken away.
+    pub(super) fn is_nothing(&self) -> bool {
+        let nothing = match &self.change {
+            Change::Attribute { .. } => false,
+            Change::File { before, ours } => before.is_none() && ours.is_none(),
+            Change::Domain { before, ours, .. } => before.is_none() && ours.is_none(),
+        };
+        nothing && self.directories.is_empty()
+    }
+
+    /// Takes over what a later run set; `before` stays.
+    pub(super) fn take_ours(&mut self, later: &Entry) {
+        (self.knob, self.label) = (later.knob.clone(), later.label.clone());
+        match (&mut self.change, &later.change) {
+            (Change::Attribute { ours, .. }, Change::Attribute { ours: new, .. }) => *ours = new.clone(),
+            (Change::File { ours, .. }, Change::File { ours: new, .. }) => *ours = new.clone(),
+            (Change::Domain { ours, .. }, Change::Domain { ours: new, .. }) => *ours = new.clone(),
+            // Another kind of thing in its place: what was first is still what was first.
+            _ => {}
+        }
+    }
+
+    /// Refuses what this program would not have written.
+    pub(super) fn check(&self, file: &str) -> Result<(), String> {
+        let Change::Domain { name, .. } = &self.change else { return Ok(()) };
+        let right =
+            crate::host::GuestName::new(name).is_some() && crate::resources::definition(name) == self.path;
+        match right {
+            true => Ok(()),
+            false => Err(format!("{file} is damaged: it has a guest {name:?} at {}", self.path)),
+        }
+    }
+}
+
+/// What is at a path; `None` if nothing is.
+fn there(host: &dyn Read, path: &HostPath) -> Result<Option<Node>, ReadError> {
+    match host.node(path) {
+        Ok(node) => Ok(Some(node)),
+        Err(ReadError::Absent) => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+fn attribute(before: &str, ours: &Value, now: &str) -> Standing {
+    let (was, is) = (ours.parse_like(before), ours.parse_like(now));
+    match (&was, ours, &is) {
+        _ if now == before => Standing::Before,
+        (Some(was), _, Some(is)) if was == is => Standing::Before,
+        (_, ours, Some(is)) if ours == is => Standing::Ours,
+        // The kernel grants part of what was asked: pages.
+        (Some(Value::Count(was)), Value::Count(ours), Some(Value::Count(is)))
+            if (was.min(ours)..=was.max(ours)).contains(&is) =>
+        {
+            Standing::Ours
+        }
+        _ => Standing::Foreign(now.trim().to_owned()),
+    }
+}
+
+fn file(before: Option<&Node>, ours: Option<&Node>, now: Option<&Node>) -> Standing {
+    match now {
+        now if now == before => Standing::Before,
+        now if same(now, ours) => Standing::Ours,
+        now if same(now, before) => Standing::Before,
+        None => Standing::Foreign("nothing".into()),
+        Some(Node::File { .. }) => Standing::Foreign("other content".into()),
+        Some(Node::Link { target }) => Standing::Foreign(format!("-> {target}")),
+    }
+}
+
+/// Whether the same is there, whosever it is.
+fn same(one: Option<&Node>, other: Option<&Node>) -> bool {
+    match (one, other) {
+        (Some(Node::File { text, .. }), Some(Node::File { text: other, .. })) => text == other,
+        (one, other) => one == other,
+    }
+}
+
+/// By meaning: libvirt rewrites what it is given.
+fn domain(before: Option<&Node>, ours: Option<&str>, now: Option<&Node>) -> Standing {
+    let text = |node: Option<&Node>| match node {
+        Some(Node::File { text, .. }) => Some(text.clone()),
+        _ => None,
+    };
+    let (was, is) = (text(before), text(now));
+    let means = |wanted: Option<&str>| match (is.as_deref(), wanted) {
+        (Some(is), Some(wanted)) => guest::differences(is, wanted).is_ok_and(|found| found.is_empty()),
+        (is, wanted) => is == wanted,
+    };
+    match &is {
+        _ if now == before || (is.is_some() && is == was) => Standing::Before,
+        _ if means(ours) => Standing::Ours,
+        _ if means(was.as_deref()) => Standing::Before,
+        None => Standing::Foreign("not defined".into()),
+        Some(_) => Standing::Foreign("another definition".into()),
+    }
+}

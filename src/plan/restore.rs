@@ -1,0 +1,272 @@
+//! What goes back to how it was before our first touch: a baseline's entries as items and steps.
+
+use super::{Item, Step};
+use crate::facts::boot::{DEFAULT_GRUB, DROP_IN, GRUB_D};
+use crate::facts::trial::{RECORD, SCRIPT};
+use crate::formats::HostPath;
+use crate::host::{GuestName, Metadata, Node, Program, Read};
+use crate::journal::{Change, Entry, Journal, Standing, State};
+use crate::knobs::{self, Disruption, Reach};
+use crate::resources::{Observed, State as Stands, Value};
+
+/// What earlier runs left for a plan to know.
+#[derive(Debug, Default)]
+pub struct Past {
+    /// What was there before our first touch, and more.
+    pub state: State,
+    /// What to know besides: a run that was interrupted, or that this user may not look.
+    pub notes: Vec<String>,
+    /// Whether the kernel answers: in a tree no page is in use.
+    pub live: bool,
+}
+
+/// How to put entries back.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct How<'a> {
+    /// Also what somebody else changed since.
+    pub force: bool,
+    /// Whether the kernel answers.
+    pub live: bool,
+    /// This boot.
+    pub boot_id: Option<&'a str>,
+}
+
+/// What puts entries back.
+#[derive(Debug, Default)]
+pub struct Restored {
+    /// A row for each.
+    pub items: Vec<Item>,
+    /// What stays as it is, and why.
+    pub notes: Vec<String>,
+    /// The entries that are done with once the steps are carried out.
+    pub finished: Vec<HostPath>,
+    pub(super) attributes: Vec<Step>,
+    pub(super) files: Vec<Step>,
+    pub(super) domains: Vec<Step>,
+    pub(super) boot: Vec<Step>,
+    directories: Vec<HostPath>,
+}
+
+impl Restored {
+    /// Compares the entries with the machine.
+    pub fn plan<'e>(host: &dyn Read, entries: impl Iterator<Item = &'e Entry>, how: How) -> Restored {
+        let mut restored = Restored::default();
+        for entry in entries {
+            restored.add(host, entry, how);
+        }
+        // The inner ones first.
+        restored.directories.sort_unstable_by(|a, b| b.cmp(a));
+        restored.directories.dedup();
+        restored
+    }
+
+    /// Everything in the order in which it is done, with the programs that read what changed.
+    pub fn steps(&self, programs: Programs) -> Vec<Step> {
+        let run = |program, wanted: bool| wanted.then_some(Step::Run { program });
+        let reload = programs.daemon_reload || self.files.iter().any(is_of_systemd);
+        let generate = programs.update_grub || !self.boot.is_empty();
+        let mut steps = [self.attributes.clone(), self.files.clone()].concat();
+        steps.extend(run(Program::DaemonReload, reload));
+        steps.extend_from_slice(&self.domains);
+        let of_trial = |step: &Step| step.path().is_some_and(|path| path.as_str() == SCRIPT);
+        steps.extend(run(Program::ForgetOnce, programs.forget_once || self.boot.iter().any(of_trial)));
+        steps.extend_from_slice(&self.boot);
+        steps.extend(run(Program::UpdateGrub, generate));
+        steps.extend(self.directories());
+        steps
+    }
+
+    /// The directories that were made for what is put back.
+    pub(super) fn directories(&self) -> impl Iterator<Item = Step> {
+        self.directories.iter().map(|path| Step::Directory { path: path.clone() })
+    }
+
+    fn add(&mut self, host: &dyn Read, entry: &Entry, how: How) {
+        let path = &entry.path;
+        let standing = match entry.standing(host) {
+            _ if entry.is_of_another_boot(how.boot_id) => Standing::Gone,
+            Ok(standing) => standing,
+            Err(error) => {
+                return self.notes.push(format!("{path} cannot be read: {error}; it is left as it is"));
+            }
+        };
+        match standing {
+            Standing::Gone => self.finished.push(path.clone()),
+            Standing::Before => self.finish(entry),
+            // What confirming a trial came to is kept in its record.
+            Standing::Foreign(_) if path.as_str() == RECORD => self.put_back(host, entry, how),
+            Standing::Foreign(now) if !how.force => self.notes.push(format!(
+                "{path} was changed by somebody else since: {now}; it is left as it is, `revert --force` takes it back"
+            )),
+            Standing::Foreign(_) | Standing::Ours => self.put_back(host, entry, how),
+        }
+    }
+
+    fn put_back(&mut self, host: &dyn Read, entry: &Entry, how: How) {
+        let path = entry.path.clone();
+        let text = |path: &HostPath| host.file(path).ok().map(|file| file.text().into_owned());
+        let (running, wanted) = match &entry.change {
+            Change::Attribute { before, ours } => {
+                let now = text(&path).unwrap_or_default();
+                let was = ours.parse_like(before);
+                let is = ours.parse_like(&now);
+                let floor = how.live.then(|| pages_in_use(host, &path)).flatten();
+                let (after, exact) = match (was, floor, &is) {
+                    (Some(Value::Count(was)), Some(used), Some(Value::Count(is))) if used.min(*is) > was => {
+                        let used = used.min(*is);
+                        self.notes.push(format!(
+                            "{path}: {used} pages are in use or reserved, and only those above are taken back; revert \
+                             again when the guests are stopped"
+                        ));
+                        if used == *is {
+                            return;
+                        }
+                        (Value::Count(used), None)
+                    }
+                    (was, ..) => {
+                        self.finish(entry);
+                        let raw = || Value::Text(before.trim_end_matches('\n').to_owned());
+                        (was.unwrap_or_else(raw), Some(before.clone()))
+                    }
+                };
+                let shown = (is.map(|value| value.to_string()), after.to_string());
+                self.attributes.push(Step::Attribute { path, before: now, after, exact });
+                shown
+            }
+            Change::File { before, .. } => {
+                self.finish(entry);
+                let now = host.node(&path).ok();
+                let step = file_step(path, now.as_ref(), before.as_ref());
+                let running = now.as_ref().map(shown);
+                match is_of_grub(&entry.path) {
+                    true => self.boot.push(step),
+                    false => self.files.push(step),
+                }
+                (running, before.as_ref().map(shown).unwrap_or_default())
+            }
+            Change::Domain { name, before, .. } => {
+                self.finish(entry);
+                let (after, metadata) = match before {
+                    Some(Node::File { text, metadata }) => (Some(text.clone()), Some(metadata.clone())),
+                    _ => (None, None),
+                };
+                let wanted = after.as_ref().map(|_| "as before".to_owned()).unwrap_or_default();
+                let now = text(&path);
+                let running = now.as_ref().map(|_| "defined".to_owned());
+                self.domains.push(Step::Domain { name: name.clone(), path, before: now, after, metadata });
+                (running, wanted)
+            }
+        };
+        self.items.push(item(entry, running, wanted));
+    }
+
+    /// Nothing is left to do for it but the directories that were made for it.
+    fn finish(&mut self, entry: &Entry) {
+        self.finished.push(entry.path.clone());
+        self.directories.extend(entry.directories.iter().cloned());
+    }
+}
+
+/// Programs that are run whatever changes.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Programs {
+    /// `systemctl daemon-reload`.
+    pub daemon_reload: bool,
+    /// `update-grub`.
+    pub update_grub: bool,
+    /// The end of what `grub-reboot` asked for.
+    pub forget_once: bool,
+}
+
+impl Programs {
+    /// Those of a run that was interrupted: whether they read what changed is not known.
+    pub fn of(journal: &Journal) -> Programs {
+        Programs {
+            daemon_reload: journal.daemon_reload,
+            update_grub: journal.update_grub,
+            forget_once: journal.boot_once,
+        }
+    }
+}
+
+/// A reading of `nr_hugepages` beside which the kernel says how many are free: those it must not go below. The
+/// reserved ones are known for all nodes together, so they count on each.
+fn pages_in_use(host: &dyn Read, path: &HostPath) -> Option<u64> {
+    let (dir, name) = path.split();
+    let dir = dir.filter(|_| name == "nr_hugepages")?;
+    let number = |path: HostPath| host.file(&path).ok()?.text().trim().parse::<u64>().ok();
+    let (there, free) = (number(path.clone())?, number(dir.join("free_hugepages"))?);
+    let all = HostPath::new("/sys/kernel/mm/hugepages").join(dir.split().1);
+    let reserved = number(all.join("resv_hugepages")).unwrap_or(0);
+    Some(there.saturating_sub(free).saturating_add(reserved).min(there))
+}
+
+/// The step that puts a file or link back.
+fn file_step(path: HostPath, now: Option<&Node>, after: Option<&Node>) -> Step {
+    let (text, target) = match now {
+        Some(Node::File { text, .. }) => (Some(text.clone()), None),
+        Some(Node::Link { target }) => (None, Some(target.clone())),
+        None => (None, None),
+    };
+    match after {
+        Some(Node::File { text: after, metadata }) => Step::File {
+            path,
+            before: text,
+            after: Some(after.clone()),
+            mode: metadata.mode,
+            metadata: Some(metadata.clone()),
+        },
+        Some(Node::Link { target: after }) => Step::Link { path, before: target, after: Some(after.clone()) },
+        None if target.is_some() => Step::Link { path, before: target, after: None },
+        None => {
+            let mode = match now {
+                Some(Node::File { metadata, .. }) => metadata.mode,
+                _ => 0,
+            };
+            Step::File { path, before: text, after: None, mode, metadata: None }
+        }
+    }
+}
+
+fn shown(node: &Node) -> String {
+    match node {
+        Node::File { metadata: Metadata { mode, .. }, .. } => format!("a file, mode {mode:04o}"),
+        Node::Link { target } => format!("-> {target}"),
+    }
+}
+
+/// Whether update-grub reads it.
+fn is_of_grub(path: &HostPath) -> bool {
+    let in_dir = |dir: &str| path.is_below(&HostPath::new(dir));
+    path.as_str() == DEFAULT_GRUB || in_dir(GRUB_D) || in_dir("/etc/grub.d")
+}
+
+/// Whether systemd reads it.
+fn is_of_systemd(step: &Step) -> bool {
+    let (Step::File { path, .. } | Step::Link { path, .. }) = step else { return false };
+    path.is_below(&HostPath::new("/etc/systemd"))
+}
+
+fn item(entry: &Entry, running: Option<String>, wanted: String) -> Item {
+    let reach = match &entry.change {
+        Change::Domain { .. } => Reach::GuestRestart,
+        Change::File { .. } if entry.path.as_str() == DROP_IN => Reach::Reboot,
+        Change::Attribute { .. } | Change::File { .. } => Reach::Live,
+    };
+    let knob = knobs::all().find(|knob| knob.id == entry.knob);
+    Item {
+        knob: knob.map_or("baseline", |knob| knob.id),
+        label: entry.label.clone(),
+        detail: String::new(),
+        path: Some(entry.path.clone()),
+        reach,
+        disruption: knob.map_or(Disruption::None, |knob| knob.disruption),
+        observed: Observed { running, next_boot: None, state: Stands::Obsolete },
+        wanted,
+    }
+}
+
+/// The name that a guest is undefined by.
+pub fn guest_name(name: &str) -> GuestName {
+    GuestName::new(name).expect("profile and state file let no other name through")
+}
