@@ -15,6 +15,7 @@ mod output;
 mod patch;
 mod readonly;
 mod support;
+mod transaction;
 mod tree;
 mod trial;
 mod undo;
