@@ -14,6 +14,7 @@ mod kernel_log;
 mod output;
 mod patch;
 mod readonly;
+mod sequences;
 mod support;
 mod transaction;
 mod tree;
