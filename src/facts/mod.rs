@@ -50,6 +50,8 @@ pub struct Facts {
     pub untrusted_templates: Vec<String>,
     /// Whether `/usr/bin/rtkvm-tune`, which the boot unit starts, is there as far as is known.
     pub installed: bool,
+    /// Whether irqbalance is installed as a systemd unit.
+    pub irqbalance: bool,
 }
 
 /// Where an operator's own templates are.
@@ -57,6 +59,10 @@ pub const TEMPLATES: &str = "/etc/rtkvm-tune/templates";
 
 /// The program that the boot unit starts.
 pub const PROGRAM: &str = "/usr/bin/rtkvm-tune";
+
+/// Where distributions have irqbalance's unit.
+const IRQBALANCE: [&str; 2] =
+    ["/usr/lib/systemd/system/irqbalance.service", "/lib/systemd/system/irqbalance.service"];
 
 impl Facts {
     /// Reads the machine.
@@ -82,6 +88,7 @@ impl Facts {
             trial,
             templates,
             untrusted_templates,
+            irqbalance: IRQBALANCE.iter().any(|path| host.head(&HostPath::new(*path), 0).is_ok()),
             installed: host.head(&program, 0) != Err(ReadError::Absent),
         })
     }

@@ -35,7 +35,7 @@ fn what_disturbs_running_guests_waits() {
     }
     assert!(plan.contains(&format!("it stalls CPUs for a moment, and {reason}")), "{plan}");
     assert!(plan.contains(&format!("the interrupt is of a guest's device, and {reason}")), "{plan}");
-    assert!(plan.contains(", 3 waiting for guests"), "{plan}");
+    assert!(plan.contains(", 4 waiting for guests"), "{plan}");
 
     // The rest is done, and what waits is told.
     let ran = tree.tune(&["apply", REFERENCE]).expect(1);

@@ -11,6 +11,7 @@ mod failure;
 mod hostile_tree;
 mod in_use;
 mod kernel_log;
+mod knobs;
 mod output;
 mod patch;
 mod readonly;

@@ -87,6 +87,7 @@ pub(crate) fn assemble(mut cores: Vec<Core>, nodes: &[(u32, Size)], offline: Cpu
             preempt_rt: None,
             command_line: None,
             gigabyte_pages: Some(true),
+            workqueues: Vec::new(),
             os: None,
             os_family: Vec::new(),
         },
@@ -101,6 +102,7 @@ pub(crate) fn assemble(mut cores: Vec<Core>, nodes: &[(u32, Size)], offline: Cpu
         templates: Vec::new(),
         untrusted_templates: Vec::new(),
         installed: true,
+        irqbalance: false,
     }
 }
 
