@@ -11,7 +11,7 @@ mod rollback;
 mod steps;
 
 pub use check::check;
-pub use report::{Outcome, Report, left_open, summary};
+pub use report::{Outcome, Report, left_open, moved_back, stopped_tuned, summary};
 pub use rollback::{Recovered, interrupted, recover};
 
 use crate::formats::HostPath;

@@ -8,6 +8,7 @@ pub mod irqs;
 pub mod kernel;
 pub mod kernel_log;
 pub mod numa;
+pub mod owners;
 pub mod processes;
 pub mod trial;
 
@@ -17,6 +18,7 @@ pub use irqs::{Irq, Irqs, Movable};
 pub use kernel::Kernel;
 pub use kernel_log::KernelLog;
 pub use numa::{Node, Numa, Pool};
+pub use owners::{Banned, Owners, Tuned};
 pub use processes::{RunningGuest, Service};
 
 use crate::formats::{CpuSet, HostPath};
@@ -39,6 +41,8 @@ pub struct Facts {
     pub guests: Vec<RunningGuest>,
     /// Programs that run and set what this one sets.
     pub services: Vec<Service>,
+    /// Others that keep settings on this machine.
+    pub owners: Owners,
     /// What there is of a trial boot.
     #[serde(skip)]
     pub trial: trial::Found,
@@ -84,6 +88,7 @@ impl Facts {
             kernel,
             boot,
             guests,
+            owners: Owners::read(host, &services),
             services,
             trial,
             templates,

@@ -6,6 +6,7 @@ mod cpu;
 mod guest;
 mod irq;
 mod memory;
+mod owners;
 mod sched;
 mod services;
 mod watchdog;
@@ -20,7 +21,8 @@ use serde::Serialize;
 
 pub use boot::EXTRA_ARGUMENTS;
 pub use irq::IRQ_AFFINITY;
-pub use services::{BOOT_UNIT_KNOB, PROFILE, UNIT, WANTED_BY};
+pub use owners::TUNED_KNOB;
+pub use services::{BOOT_UNIT_KNOB, IRQBALANCE_KNOB, PROFILE, UNIT, WANTED_BY};
 
 /// One tunable that this program knows.
 pub struct Knob {
@@ -141,6 +143,7 @@ pub fn all() -> impl Iterator<Item = &'static Knob> {
         watchdog::KNOBS,
         boot::KNOBS,
         services::KNOBS,
+        owners::KNOBS,
         guest::KNOBS,
     ];
     areas.into_iter().flatten()

@@ -19,6 +19,9 @@ pub const WANTED_BY: &str = "/etc/systemd/system/multi-user.target.wants/rtkvm-t
 /// The knob of the boot unit.
 pub const BOOT_UNIT_KNOB: &str = BOOT_UNIT.id;
 
+/// The knob of irqbalance.
+pub const IRQBALANCE_KNOB: &str = IRQBALANCE.id;
+
 const BOOT_UNIT: Knob = Knob {
     id: "services.boot-unit",
     summary: "Set again at each boot, before libvirt starts, what a reboot forgets",

@@ -5,13 +5,14 @@ mod boot;
 pub mod diff;
 mod in_use;
 mod notes;
+mod owners;
 pub mod restore;
 pub mod table;
 pub mod text;
 mod trial;
 
 use crate::facts::Facts;
-use crate::facts::boot::DROP_IN;
+use crate::facts::boot::{DROP_IN, RT_CONF};
 use crate::facts::trial::{RECORD, SCRIPT, TRIAL_UNIT};
 use crate::formats::HostPath;
 use crate::formats::trial::Trial;
@@ -198,12 +199,14 @@ pub struct Options {
     pub scope: Scope,
     /// Whether to do at once what would disturb guests that run.
     pub live: bool,
+    /// Whether to take over what another program of the machine sets.
+    pub take_over: bool,
 }
 
-/// Guests are left in peace.
+/// Guests are left in peace, and others keep what they set.
 impl From<Scope> for Options {
     fn from(scope: Scope) -> Options {
-        Options { scope, live: false }
+        Options { scope, live: false, take_over: false }
     }
 }
 
@@ -241,8 +244,12 @@ pub fn make(
     options: impl Into<Options>,
     past: &Past,
 ) -> Result<(Plan, Vec<Diagnostic>), Vec<Diagnostic>> {
-    let Options { scope, live } = options.into();
+    let Options { scope, live, take_over } = options.into();
     let profile = &parsed.profile;
+    let (facts, taken) = match take_over && profile.host.boot_loader.value == BootLoader::Auto {
+        true => owners::without_rt_conf(host, facts),
+        false => (facts, Vec::new()),
+    };
     let kept = knobs::kept(profile);
     let placed = placement::place(profile, &facts);
     // At boot a template that is broken must not keep the machine from its pages and interrupts.
@@ -295,14 +302,16 @@ pub fn make(
     };
     match &boot {
         Some(boot) if scope == Scope::Everything => {
-            course.boot.extend(boot.steps(&items, facts.trial.script))
+            course.boot.extend(boot.steps(&items, facts.trial.script || !taken.is_empty()))
         }
         None if scope == Scope::Everything && facts.trial.script => {
             course.boot.push(Step::Run { program: Program::UpdateGrub });
         }
         _ => {}
     }
+    course.boot.splice(0..0, taken);
     let steps = steps(host, &asked, &items, course.files, course.boot, &restored);
+    let steps = owners::tuned_first(&facts, steps);
     look_ahead(&asked, &mut items);
     items.extend(restored.items);
     let mut notes = notes::of_the_machine(&facts, profile);
@@ -313,10 +322,13 @@ pub fn make(
     notes.extend(changing.filter_map(|(asked, _)| asked.setting.note.map(str::to_owned)));
     notes.extend(notes::kept_pages(&left_alone, &placement, &facts));
     notes.extend(in_use::redefined(&facts, &steps));
-    notes.extend(in_use::services(&facts));
+    notes.extend(in_use::services(&facts, &placement, &asked));
     notes.extend(trial::told(&facts));
     notes.extend(course.notes);
-    let obstacles = boot.iter().filter_map(|boot| boot.obstacle(&facts)).chain(notes::conflicts(&asked));
+    let obstacles = boot
+        .iter()
+        .filter_map(|boot| boot.obstacle(&facts))
+        .chain(owners::conflicts(&facts, &asked, &items, take_over));
     let obstacles = obstacles.chain(course.obstacles).collect();
     let warnings = [parsed.warnings.clone(), warnings].concat();
     let manual_boot_loader = profile.host.boot_loader.value == BootLoader::Manual;
@@ -340,7 +352,8 @@ pub fn make(
 /// planned as a whole.
 fn no_longer_asked(host: &dyn Read, facts: &Facts, asked: &[Asked], past: &Past) -> Restored {
     let wanted: Vec<HostPath> = asked.iter().filter_map(|asked| asked.setting.resource.path()).collect();
-    let apart = [DROP_IN, SCRIPT, RECORD, TRIAL_UNIT];
+    // What was taken over from rt-conf comes back by a revert alone.
+    let apart = [DROP_IN, SCRIPT, RECORD, TRIAL_UNIT, RT_CONF];
     let ours = |entry: &&Entry| !apart.contains(&entry.path.as_str()) && !wanted.contains(&entry.path);
     let how = How { force: false, live: past.live, boot_id: facts.kernel.boot_id.as_deref() };
     Restored::plan(host, past.state.baseline.iter().filter(ours), how)

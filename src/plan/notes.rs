@@ -7,19 +7,6 @@ use crate::placement::Placement;
 use crate::profile::{BootLoader, Profile};
 use crate::resources::Resource;
 
-/// Arguments that something else sets as well, with what to do.
-pub(super) fn conflicts(asked: &[Asked]) -> Vec<String> {
-    let conflict = |asked: &Asked| match &asked.setting.resource {
-        Resource::Arguments(arguments) if arguments.written => Some(format!(
-            "{}: take it out there, or leave it as it is by `\"{}\" = \"keep\"` under [knobs]",
-            arguments.conflict.clone()?,
-            asked.knob.id
-        )),
-        _ => None,
-    };
-    asked.iter().filter_map(conflict).collect()
-}
-
 /// Guests that find no pages because the profile leaves those as they are.
 pub(super) fn kept_pages(left_alone: &[Asked], placement: &Placement, facts: &Facts) -> Vec<String> {
     let pools = facts.numa.nodes.iter().flat_map(|node| &node.pools);

@@ -13,6 +13,7 @@ mod in_use;
 mod kernel_log;
 mod knobs;
 mod output;
+mod owners;
 mod patch;
 mod readonly;
 mod sequences;
