@@ -12,6 +12,7 @@ use anyhow::{Context, Result, anyhow, bail};
 mod host;
 mod image;
 mod memory;
+mod noise;
 mod ssh;
 /// The tests are a part of this program: it always compiles them, and `cargo test` never runs them.
 #[path = "../../../../tests/lab/mod.rs"]
@@ -28,6 +29,10 @@ usage: cargo xtask lab VERB
 
   build             make the image of the hosts, if its recipe changed (as root)
   test [FILTER]     run the tests of tests/lab whose names contain FILTER
+  noise [--seconds N] [--try FILE] [STATE...]
+                    count and trace what interrupts the isolated CPUs, side by side in each STATE: untuned,
+                    tuned, ours; tuned+ARGUMENT or ours+ARGUMENT with one more kernel argument. 60 seconds for
+                    each load without --seconds. --try runs a shell script in the host before it is measured
   start [MACHINE]   boot a host that stays; a MACHINE of `cargo xtask captures --list`, `reference` without it
   ssh [COMMAND]     a shell or one command in that host
   put FILE PATH     copy a file into it
@@ -50,6 +55,7 @@ pub(crate) fn run(args: &[String]) -> Result<()> {
         }
         ["test"] => test(""),
         ["test", filter] => test(filter),
+        ["noise", rest @ ..] => noise::run(rest),
         ["start"] => start("reference"),
         ["start", topology] => start(topology),
         ["ssh", command @ ..] => shell(&command.join(" ")),
