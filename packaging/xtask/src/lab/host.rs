@@ -179,6 +179,11 @@ impl Host {
         self.machine.ssh(command, b"", COMMAND)
     }
 
+    /// The output of a command line that must succeed, and may take long.
+    pub(crate) fn sh_within(&self, limit: Duration, command: &str) -> Result<String> {
+        self.machine.ssh(command, b"", limit)?.success()
+    }
+
     /// The output of a command line that must succeed.
     pub(crate) fn sh(&self, command: &str) -> Result<String> {
         self.run(command)?.success()

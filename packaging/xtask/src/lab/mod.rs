@@ -11,6 +11,7 @@ use anyhow::{Context, Result, bail};
 mod host;
 mod image;
 mod memory;
+mod noise;
 mod ssh;
 mod suite;
 /// The tests are a part of this program: it always compiles them, and `cargo test` never runs them.
@@ -35,6 +36,10 @@ usage: cargo xtask lab VERB
       --list        name the machines and say what they are
       --program FILE
                     a static program to record with, instead of a fresh build
+  noise [--seconds N] [--try FILE] [STATE...]
+                    count and trace what interrupts the isolated CPUs, side by side in each STATE: untuned,
+                    tuned, ours; tuned+ARGUMENT or ours+ARGUMENT with one more kernel argument. 60 seconds for
+                    each load without --seconds. --try runs a shell script in the host before it is measured
   start [MACHINE]   boot a host that stays; `reference` without a MACHINE
   ssh [COMMAND]     a shell or one command in that host
   put FILE PATH     copy a file into it
@@ -64,6 +69,7 @@ pub(crate) fn run(args: &[String]) -> Result<()> {
             suite::run(filter, jobs.parse().context("--jobs needs a number")?)
         }
         ["test", filter] => suite::run(filter, 2),
+        ["noise", rest @ ..] => noise::run(rest),
         ["start"] => start("reference"),
         ["start", topology] => start(topology),
         ["ssh", command @ ..] => shell(&command.join(" ")),
