@@ -10,6 +10,7 @@ mod live;
 mod pages;
 mod revert;
 mod state;
+mod trial;
 
 /// The profile of most tests.
 const PROFILE: &str = "profiles/kvm-realtime.toml";
@@ -29,6 +30,10 @@ pub(super) const TESTS: &[Test] = &[
     ),
     ("booted::outlives_a_panic_and_a_power_cut", booted::outlives_a_panic_and_a_power_cut),
     ("revert::leaves_everything_as_on_the_first_day", revert::leaves_everything_as_on_the_first_day),
+    ("trial::confirms_itself", trial::confirms_itself),
+    ("trial::falls_back_from_a_panic", trial::falls_back_from_a_panic),
+    ("trial::falls_back_from_a_hang", trial::falls_back_from_a_hang),
+    ("trial::leaves_the_default_after_a_failed_audit", trial::leaves_the_default_after_a_failed_audit),
     ("drift::is_found_and_mended", drift::is_found_and_mended),
     ("guest::runs_where_it_was_placed", guest::runs_where_it_was_placed),
     ("live::libvirt_and_a_capture_agree", live::libvirt_and_a_capture_agree),

@@ -186,7 +186,7 @@ fn prepare(work: &Path, tree: &Path, disk: &Path, key: &Path) -> Result<()> {
         "-initrd",
         &archive,
         "-append",
-        "root=/dev/vda1 ro quiet console=ttyS0 init_on_alloc=0",
+        "root=/dev/vda1 ro quiet console=ttyS0 init_on_alloc=0 no_timer_check",
     ]
     .map(str::to_owned)
     .to_vec();
