@@ -68,11 +68,15 @@ impl<'r> Writer<'r> {
         if !self.root.is_live() && is_kernels(&fd)? {
             return Err(Errno::EXDEV);
         }
-        match nix::unistd::write(&fd, line.as_bytes())? {
-            n if n != line.len() => Err(Errno::EIO),
-            _ if self.root.is_live() => Ok(()),
-            n => ftruncate(&fd, n as i64),
+        if self.root.is_live() {
+            return written(nix::unistd::write(&fd, line.as_bytes())?, line.len());
         }
+        // Whoever dies before the file is cut off leaves the value with empty lines behind it, which is the same
+        // value, and not the end of a longer one.
+        let length = usize::try_from(fstat(&fd)?.st_size).unwrap_or_default();
+        let padded = format!("{line:\n<length$}");
+        written(nix::unistd::write(&fd, padded.as_bytes())?, padded.len())?;
+        ftruncate(&fd, line.len() as i64)
     }
 
     /// Replaces or makes a whole file, so that at any moment the old or the new content is there, on disk. With
@@ -178,6 +182,11 @@ fn lock_file(root: &Root) -> Result<OwnedFd, Errno> {
     make_parents(root, &path)?;
     let flags = OFlag::O_RDWR | OFlag::O_CREAT | OFlag::O_NOFOLLOW;
     root.open(path.relative(), flags, Mode::from_bits_truncate(0o600))
+}
+
+/// A value is written whole, or it is not the value.
+fn written(bytes: usize, of: usize) -> Result<(), Errno> {
+    if bytes == of { Ok(()) } else { Err(Errno::EIO) }
 }
 
 /// Whether an open file is the running kernel's: sysfs or procfs.
