@@ -16,7 +16,7 @@ pub(super) fn run(args: &ApplyArgs) -> Outcome {
         (_, true) => Scope::Trial(host::now()),
         _ => Scope::Everything,
     };
-    let options = Options { scope, live: args.live };
+    let options = Options { scope, live: args.live, take_over: args.take_over };
     if args.dry_run {
         return dry_run(args, options);
     }
@@ -38,7 +38,14 @@ pub(super) fn run(args: &ApplyArgs) -> Outcome {
         keep_going: args.keep_going,
     };
     change::under_lock(&machine, "apply", &args.wait, |root, writer, signals| {
-        let done = apply.carry_out(root, writer, signals)?;
+        let mut done = apply.carry_out(root, writer, signals)?;
+        // TuneD takes back what it set when it ends, and what was in line by its doing is so no more.
+        if engine::stopped_tuned(&done.plan, &done.reports) && change::not_done(&done.end).is_none() {
+            let again = apply.carry_out(root, writer, signals);
+            let again = again.map_err(|error| format!("{}{error}", change::lines(&done.reports)))?;
+            done.reports.extend(again.reports);
+            done.end = again.end;
+        }
         match load::plan_again(&machine, &profile.parsed, options, &change::past(root)?) {
             Ok((after, _)) => report(args, &machine, &done, &after),
             // What was done must be told whatever the machine looks like now.
@@ -65,7 +72,8 @@ fn report(args: &ApplyArgs, machine: &Machine, done: &Carried, after: &Plan) -> 
             let trial = printable(&before.failed_trial());
             let open = after.settings_that("Still not in line", open);
             let summary = engine::summary(reports, before, after);
-            format!("{trial}{}{open}{}{summary}\n", change::lines(reports), after.by_hand())
+            let moved = engine::moved_back(reports, after).unwrap_or_default();
+            format!("{trial}{}{open}{moved}{}{summary}\n", change::lines(reports), after.by_hand())
         }
         (Format::Json, _) => {
             let mut document = load::json(after, &args.plan.name(), machine);

@@ -53,6 +53,9 @@ pub(super) struct ApplyArgs {
     /// Do at once what would disturb guests that run, too
     #[arg(long)]
     pub(super) live: bool,
+    /// Take over from others that set the same: TuneD is stopped and masked, rt-conf's boot arguments go
+    #[arg(long, conflicts_with_all = ["runtime", "trial"])]
+    pub(super) take_over: bool,
     /// Give the kernel its new arguments at the next boot only; `confirm` makes them the default
     #[arg(long)]
     pub(super) trial: bool,

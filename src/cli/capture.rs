@@ -2,7 +2,8 @@
 
 use super::args::CaptureArgs;
 use super::{Outcome, load};
-use crate::formats::HostPath;
+use crate::facts::Facts;
+use crate::formats::{CpuSet, HostPath};
 use crate::host::{Read, Snapshot, print, write_output};
 use crate::knobs::{PROFILE, UNIT, WANTED_BY};
 use crate::plan::restore::Past;
@@ -15,7 +16,7 @@ pub(super) fn run(args: &CaptureArgs) -> Outcome {
     let snapshot = machine.snapshot()?;
     let facts = load::facts(&machine, &snapshot)?;
     read_ours(&snapshot);
-    if let Some(parsed) = given.or_else(|| kept(&snapshot)) {
+    for parsed in given.or_else(|| kept(&snapshot)).into_iter().chain(everything(&facts)) {
         // Whatever comes of it: what planning reads is then in the snapshot, and nothing else, for the
         // definitions of other guests may hold passwords.
         for scope in [Scope::Everything, Scope::Trial(0)] {
@@ -41,4 +42,18 @@ fn read_ours(snapshot: &Snapshot) {
 fn kept(snapshot: &Snapshot) -> Option<Parsed> {
     let file = snapshot.file(&HostPath::new(PROFILE)).ok()?;
     profile::parse(PROFILE, &file.bytes).ok()
+}
+
+/// A profile for which planning reads what any other could ask for: the boot CPU's core alone is kept. `None`
+/// where there is no other core.
+fn everything(facts: &Facts) -> Option<Parsed> {
+    let boot: &CpuSet = &facts.cpus.core_of(facts.cpus.boot)?.cpus;
+    let node = facts.numa.nodes.first()?;
+    let page = node.pools.first().map_or("2MiB".into(), |pool| pool.page.to_string());
+    let text = format!(
+        "[host]\nhousekeeping-cpus = \"{boot}\"\n\
+         [host.hugepages]\nsize = \"{page}\"\ncount = {{ \"{}\" = 0 }}\n",
+        node.id
+    );
+    profile::parse("everything", text.as_bytes()).ok()
 }

@@ -11,7 +11,7 @@ mod rollback;
 mod steps;
 
 pub use check::check;
-pub use report::{Outcome, Report, left_open, summary};
+pub use report::{Outcome, Report, left_open, moved_back, stopped_tuned, summary};
 pub use rollback::{Recovered, interrupted, recover};
 
 use crate::formats::HostPath;
@@ -93,7 +93,7 @@ pub fn carry_out_all(
         // It may be there all the same, and not yet on disk.
         return Err([Some(error), writer.unstore(JOURNAL).err()].into_iter().flatten().collect());
     }
-    let Tried { reports, begun, stopped } = all_steps(&work, root, writer, signals);
+    let Tried { mut reports, begun, stopped } = all_steps(&work, root, writer, signals);
     if let Some(why) = stopped {
         let end = rollback::after_failure(why, &work.steps[..begun], &journal, state, root, writer);
         return Ok((reports, end));
@@ -121,8 +121,11 @@ pub fn carry_out_all(
             return Ok((reports, end));
         }
     }
-    // Whoever finds it later sees in the state that the run is carried out.
-    let _ = writer.unstore(JOURNAL);
+    // The run is carried out all the same, and `recover` sees it in the state.
+    if let Err(error) = writer.unstore(JOURNAL) {
+        let step = "remove the journal (`rtkvm-tune recover` does it)".to_owned();
+        reports.push(Report { step, outcome: Outcome::Failed(error) });
+    }
     Ok((reports, End::Done))
 }
 

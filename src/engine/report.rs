@@ -1,7 +1,8 @@
 //! What became of each step, and of a run, for people and programs.
 
+use crate::host::Program;
 use crate::knobs::{self, Reach};
-use crate::plan::{Item, Plan};
+use crate::plan::{Item, Plan, Step};
 use crate::resources::State;
 use serde::Serialize;
 use std::fmt;
@@ -81,7 +82,8 @@ pub fn left_open(reports: &[Report], item: &Item) -> bool {
     let explained = match item.reach {
         Reach::Reboot => any(|outcome| matches!(outcome, Outcome::LeftToYou)),
         Reach::Live => {
-            any(|outcome| matches!(outcome, Outcome::Impossible(_))) && item.knob == knobs::IRQ_AFFINITY
+            let refused = |report: &Report| matches!(report.outcome, Outcome::Impossible(_));
+            reports.iter().any(|report| refused(report) && is_about(report, item))
         }
         Reach::GuestRestart => false,
     };
@@ -90,6 +92,32 @@ pub fn left_open(reports: &[Report], item: &Item) -> bool {
         State::Missing | State::Differs(_) | State::Obsolete | State::Waiting(_) | State::Rejected(_)
     );
     open && !explained
+}
+
+/// Whether a step set the interrupt that an item is about.
+fn is_about(report: &Report, item: &Item) -> bool {
+    let number = item.label.strip_prefix("IRQ ").filter(|_| item.knob == knobs::IRQ_AFFINITY);
+    number.is_some_and(|number| report.step.starts_with(&format!("set /proc/irq/{number}/")))
+}
+
+/// Interrupts that were set and read back, and are elsewhere already: who does that, where it is known.
+pub fn moved_back(reports: &[Report], after: &Plan) -> Option<String> {
+    let done =
+        |item: &Item| reports.iter().any(|report| report.outcome == Outcome::Done && is_about(report, item));
+    let differs = |item: &&Item| matches!(item.observed.state, State::Differs(_));
+    let moved = after.items.iter().filter(differs).filter(|item| done(item));
+    let labels: Vec<_> = moved.map(|item| item.label.as_str()).collect();
+    let who = match after.facts.services.iter().find(|service| service.name == "irqbalance") {
+        Some(service) => format!("irqbalance (PID {}) moves interrupts", service.pid),
+        None => "another program moves interrupts".into(),
+    };
+    (!labels.is_empty()).then(|| format!("Moved since they were set: {}; {who}\n\n", labels.join(", ")))
+}
+
+/// Whether TuneD was stopped on the way, which then took back what it had set.
+pub fn stopped_tuned(plan: &Plan, reports: &[Report]) -> bool {
+    let stop = |step: &Step| *step == Step::Run { program: Program::StopTuned };
+    plan.steps.iter().zip(reports).any(|(step, report)| stop(step) && report.outcome == Outcome::Done)
 }
 
 /// The last line of an apply; `before` and `after` are the plans around it.

@@ -43,7 +43,11 @@ pub fn interrupted(root: &Root) -> Result<Option<Journal>, StoreError> {
 pub fn recover(root: &Root, writer: &Writer) -> Result<Recovered, String> {
     let journal = interrupted(root).map_err(|error| error.to_string())?;
     let state = load(root)?;
-    let Some(journal) = journal else { return Ok(Recovered::Nothing) };
+    let Some(journal) = journal else {
+        // One that was killed while it wrote its journal leaves half of that.
+        writer.unstore(JOURNAL)?;
+        return Ok(Recovered::Nothing);
+    };
     if state.run.as_ref() == Some(&journal.run.id) {
         writer.unstore(JOURNAL)?;
         return Ok(Recovered::Finished(journal));

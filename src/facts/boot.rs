@@ -48,6 +48,9 @@ pub const GRUB_D: &str = "/etc/default/grub.d";
 /// Our file among them, which sorts after those of the distributions.
 pub const DROP_IN: &str = "/etc/default/grub.d/99-rtkvm-tune.cfg";
 
+/// The drop-in that Canonical's rt-conf generates: all of the kernel arguments, assigned anew.
+pub const RT_CONF: &str = "/etc/default/grub.d/60_rt-conf.cfg";
+
 /// What grub-mkconfig reads.
 #[derive(Debug, Clone)]
 pub struct GrubSettings {
@@ -101,6 +104,39 @@ impl Boot {
                 ..self
             },
         }
+    }
+
+    /// The file that gives a parameter another value than ours: /etc/default/grub or one in grub.d.
+    pub fn setter(&self, name: &str, value: Option<&str>) -> Option<String> {
+        let settings = self.settings.as_ref()?;
+        let others: Vec<_> =
+            settings.others.iter().map(|(name, text)| (name.as_str(), text.as_str())).collect();
+        let sets = |files: &[(&str, &str)]| {
+            grub::predicted(&settings.default, files).is_some_and(|line| line.values(name).contains(&value))
+        };
+        // Each file sees what those before it left.
+        let first = (0..=others.len()).find(|count| sets(&others[..*count]))?;
+        Some(match first.checked_sub(1) {
+            None => DEFAULT_GRUB.into(),
+            Some(at) => format!("{GRUB_D}/{}", others[at].0),
+        })
+    }
+
+    /// rt-conf's drop-in, if it is there.
+    pub fn rt_conf(&self) -> Option<&str> {
+        let name = RT_CONF.rsplit('/').next();
+        let others = &self.settings.as_ref()?.others;
+        others.iter().find(|(other, _)| Some(other.as_str()) == name).map(|(_, text)| text.as_str())
+    }
+
+    /// The same without rt-conf's drop-in.
+    #[must_use]
+    pub fn without_rt_conf(mut self) -> Boot {
+        let name = RT_CONF.rsplit('/').next();
+        if let Some(settings) = &mut self.settings {
+            settings.others.retain(|(other, _)| Some(other.as_str()) != name);
+        }
+        self
     }
 
     /// The arguments that update-grub would give every normal entry if our drop-in had this text, or were not

@@ -23,6 +23,8 @@ pub struct Kernel {
     pub gigabyte_pages: Option<bool>,
     /// What it logged about its arguments.
     pub log: KernelLog,
+    /// The workqueues with a CPU mask of their own.
+    pub workqueues: Vec<String>,
     /// `PRETTY_NAME` of os-release(5).
     pub os: Option<String>,
     /// `ID` and `ID_LIKE` of os-release(5).
@@ -51,11 +53,26 @@ impl Kernel {
             command_line: text(host, &HostPath::new("/proc/cmdline")).map(|text| KernelArgs::parse(&text)),
             gigabyte_pages: gigabyte_pages(host),
             log: KernelLog::read(host),
+            workqueues: workqueues(host),
             os: os.text("PRETTY_NAME").map(str::to_owned),
             boot_id: sysctl("random/boot_id"),
             os_family: words.flat_map(str::split_whitespace).map(str::to_owned).collect(),
         }
     }
+}
+
+/// Where the kernel shows its workqueues (Linux core-api/workqueue.rst).
+pub const WORKQUEUES: &str = "/sys/devices/virtual/workqueue";
+
+/// The CPUs of all that have no mask of their own.
+pub const WORKQUEUE_MASK: &str = "/sys/devices/virtual/workqueue/cpumask";
+
+/// Beside the mask of all there is a directory for each workqueue; the mask of a bound one is not shown.
+fn workqueues(host: &dyn Read) -> Vec<String> {
+    let dir = HostPath::new(WORKQUEUES);
+    let names = host.list(&dir).unwrap_or_default();
+    let names = names.iter().filter(|name| !name.starts_with("cpumask") && *name != "uevent");
+    names.filter(|name| host.file(&dir.join(name).join("cpumask")).is_ok()).cloned().collect()
 }
 
 /// `/sys/kernel/realtime` says it on patched kernels; mainline says it in its version only. `PREEMPT_DYNAMIC`

@@ -8,6 +8,7 @@ pub mod irqs;
 pub mod kernel;
 pub mod kernel_log;
 pub mod numa;
+pub mod owners;
 pub mod processes;
 pub mod trial;
 
@@ -17,6 +18,7 @@ pub use irqs::{Irq, Irqs, Movable};
 pub use kernel::Kernel;
 pub use kernel_log::KernelLog;
 pub use numa::{Node, Numa, Pool};
+pub use owners::{Banned, Owners, Tuned};
 pub use processes::{RunningGuest, Service};
 
 use crate::formats::{CpuSet, HostPath};
@@ -39,6 +41,8 @@ pub struct Facts {
     pub guests: Vec<RunningGuest>,
     /// Programs that run and set what this one sets.
     pub services: Vec<Service>,
+    /// Others that keep settings on this machine.
+    pub owners: Owners,
     /// What there is of a trial boot.
     #[serde(skip)]
     pub trial: trial::Found,
@@ -50,6 +54,8 @@ pub struct Facts {
     pub untrusted_templates: Vec<String>,
     /// Whether `/usr/bin/rtkvm-tune`, which the boot unit starts, is there as far as is known.
     pub installed: bool,
+    /// Whether irqbalance is installed as a systemd unit.
+    pub irqbalance: bool,
 }
 
 /// Where an operator's own templates are.
@@ -57,6 +63,10 @@ pub const TEMPLATES: &str = "/etc/rtkvm-tune/templates";
 
 /// The program that the boot unit starts.
 pub const PROGRAM: &str = "/usr/bin/rtkvm-tune";
+
+/// Where distributions have irqbalance's unit.
+const IRQBALANCE: [&str; 2] =
+    ["/usr/lib/systemd/system/irqbalance.service", "/lib/systemd/system/irqbalance.service"];
 
 impl Facts {
     /// Reads the machine.
@@ -78,10 +88,12 @@ impl Facts {
             kernel,
             boot,
             guests,
+            owners: Owners::read(host, &services),
             services,
             trial,
             templates,
             untrusted_templates,
+            irqbalance: IRQBALANCE.iter().any(|path| host.head(&HostPath::new(*path), 0).is_ok()),
             installed: host.head(&program, 0) != Err(ReadError::Absent),
         })
     }

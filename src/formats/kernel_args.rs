@@ -116,6 +116,15 @@ pub fn same_name(a: &str, b: &str) -> bool {
     a.len() == b.len() && a.bytes().map(plain).eq(b.bytes().map(plain))
 }
 
+/// Parameters of which the kernel takes the last of several, as far as its source was looked at (6.1 to 6.18). Of
+/// `isolcpus=` and `nohz_full=` it takes the first, of huge pages it depends on the order.
+const LAST_WINS: [&str; 4] = ["irqaffinity", "nohz", "rcu_nocbs", "skew_tick"];
+
+/// Whether a value that comes after another of the same parameter is the one in force.
+pub fn last_wins(name: &str) -> bool {
+    LAST_WINS.iter().any(|known| same_name(known, name))
+}
+
 /// A kernel command line: its arguments in order, each byte-identical to the text it was read from.
 ///
 /// What follows the word `--` belongs to init: it is kept, but is no kernel argument.

@@ -20,6 +20,12 @@ pub enum Program {
     AskLibvirt,
     /// `systemctl daemon-reload`: systemd reads its unit files again.
     DaemonReload,
+    /// `systemctl stop tuned.service`: TuneD takes back what it set, and ends.
+    StopTuned,
+    /// `systemctl try-restart irqbalance.service`: starts it again with its new environment, if it runs.
+    RestartIrqbalance,
+    /// `systemctl start dev-hugepages1G.mount`: mounts the huge pages of 1 GiB, unless they are.
+    MountHugepages,
     /// `virsh define --validate`: the document, checked against libvirt's schema, becomes the definition.
     Define {
         /// The domain XML.
@@ -73,6 +79,9 @@ impl Program {
             Program::ForgetOnce => "grub-editenv /boot/grub/grubenv unset next_entry",
             Program::AskLibvirt => "timeout 30 virsh --connect qemu:///system version",
             Program::DaemonReload => "systemctl daemon-reload",
+            Program::StopTuned => "systemctl stop tuned.service",
+            Program::RestartIrqbalance => "systemctl try-restart irqbalance.service",
+            Program::MountHugepages => "systemctl start dev-hugepages1G.mount",
             Program::Define { .. } => "virsh --connect qemu:///system define --validate /dev/stdin",
             Program::Undefine { .. } => "virsh --connect qemu:///system undefine --keep-nvram --domain",
         }
@@ -83,7 +92,10 @@ impl Program {
         match self {
             Program::UpdateGrub | Program::BootOnce => "grub2-common",
             Program::ForgetOnce => "grub-common",
-            Program::DaemonReload => "systemd",
+            Program::DaemonReload
+            | Program::StopTuned
+            | Program::RestartIrqbalance
+            | Program::MountHugepages => "systemd",
             Program::AskLibvirt | Program::Define { .. } | Program::Undefine { .. } => "libvirt-clients",
         }
     }

@@ -188,12 +188,14 @@ impl Read for Root {
     }
 
     fn link(&self, path: &HostPath) -> Result<Rc<str>, ReadError> {
-        let (dir, name) = self.parent(path).map_err(classify)?;
-        let stat = fstatat(&dir, name, AtFlags::AT_SYMLINK_NOFOLLOW).map_err(classify)?;
+        // The link itself, so that its directory is not opened once for each.
+        let flags = OFlag::O_PATH | OFlag::O_NOFOLLOW;
+        let fd = self.open(path.relative(), flags, Mode::empty()).map_err(classify)?;
+        let stat = fstat(&fd).map_err(classify)?;
         if SFlag::from_bits_truncate(stat.st_mode) & SFlag::S_IFMT != SFlag::S_IFLNK {
             return Err(ReadError::Unsuitable);
         }
-        Ok(readlinkat(&dir, name).map_err(classify)?.to_string_lossy().into())
+        Ok(readlinkat(&fd, "").map_err(classify)?.to_string_lossy().into())
     }
 
     fn processes(&self, wanted: fn(&str) -> bool) -> Vec<(u32, String)> {

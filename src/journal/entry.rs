@@ -142,6 +142,15 @@ fn there(host: &dyn Read, path: &HostPath) -> Result<Option<Node>, ReadError> {
 }
 
 fn attribute(before: &str, ours: &Value, now: &str) -> Standing {
+    // In a tree a line is written over the old one, which is cut off behind it only then: a kill between the two.
+    if let Some((line, rest)) = now.split_once('\n').filter(|(_, rest)| !rest.is_empty())
+        && now != before
+    {
+        return match attribute(before, ours, line) {
+            Standing::Foreign(_) => Standing::Foreign(format!("{line} {}", rest.trim())),
+            _ => Standing::Ours,
+        };
+    }
     let (was, is) = (ours.parse_like(before), ours.parse_like(now));
     match (&was, ours, &is) {
         _ if now == before => Standing::Before,
@@ -193,5 +202,38 @@ fn domain(before: Option<&Node>, ours: Option<&str>, now: Option<&Node>) -> Stan
         _ if means(was.as_deref()) => Standing::Before,
         None => Standing::Foreign("not defined".into()),
         Some(_) => Standing::Foreign("another definition".into()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::formats::CpuSet;
+
+    #[test]
+    fn attributes_are_compared_as_values() {
+        let list = Value::List(CpuSet::parse_list("0-1").unwrap());
+        let foreign = |text: &str| Standing::Foreign(text.into());
+        for (now, standing) in [
+            ("0-15\n", Standing::Before),
+            ("0-7,8-15\n", Standing::Before),
+            ("0-1\n", Standing::Ours),
+            ("0,1", Standing::Ours),
+            ("0-1\n\n", Standing::Ours),
+            ("0-15\n-9\n", Standing::Ours),
+            ("4\n", foreign("4")),
+            ("4\n5\n", foreign("4 5")),
+            ("?\n", foreign("?")),
+        ] {
+            assert_eq!(attribute("0-15\n", &list, now), standing, "{now:?}");
+        }
+        for (now, standing) in [
+            ("4\n", Standing::Before),
+            ("25\n", Standing::Ours),
+            ("20\n", Standing::Ours),
+            ("3\n", foreign("3")),
+        ] {
+            assert_eq!(attribute("4\n", &Value::Count(25), now), standing, "{now:?}");
+        }
     }
 }

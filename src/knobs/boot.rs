@@ -3,7 +3,7 @@
 use super::{Context, Disruption, Knob, Reach, Setting, refused};
 use crate::formats::kernel_args::KernelArg;
 use crate::profile::{BootLoader, Diagnostic};
-use crate::resources::{Arguments, Ignored, Resource};
+use crate::resources::{Arguments, Conflict, Ignored, Resource};
 
 pub(super) const KNOBS: &[Knob] = &[EXTRA];
 
@@ -44,8 +44,11 @@ pub(super) fn argument(
     let argument = KernelArg::new(name, Some(value)).map_err(|error| vec![Diagnostic::whole(error)])?;
     let foreign = ctx.facts.boot.predicted(None).unwrap_or_default();
     let other = foreign.values(name).into_iter().find(|other| *other != Some(value));
-    let other = other.map(|other| other.map_or(name.to_owned(), |other| format!("{name}={other}")));
-    Ok(vec![arguments(ctx, vec![argument], ignored, other.map(elsewhere))])
+    let conflict = other.map(|other| Conflict {
+        argument: other.map_or(name.to_owned(), |other| format!("{name}={other}")),
+        file: setter(ctx, name, other),
+    });
+    Ok(vec![arguments(ctx, vec![argument], ignored, conflict)])
 }
 
 fn repeatable(mut setting: Setting) -> Setting {
@@ -55,9 +58,9 @@ fn repeatable(mut setting: Setting) -> Setting {
     setting
 }
 
-/// The conflict with an argument that is set beside ours.
-pub(super) fn elsewhere(argument: String) -> String {
-    format!("{argument} is set in /etc/default/grub or grub.d as well")
+/// The file that gives a parameter this value.
+pub(super) fn setter(ctx: &Context, name: &str, value: Option<&str>) -> String {
+    ctx.facts.boot.setter(name, value).unwrap_or_else(|| "/etc/default/grub or grub.d".into())
 }
 
 /// The setting of arguments that stay together.
@@ -65,7 +68,7 @@ pub(super) fn arguments(
     ctx: &Context,
     arguments: Vec<KernelArg>,
     ignored: Option<Ignored>,
-    conflict: Option<String>,
+    conflict: Option<Conflict>,
 ) -> Setting {
     let written = ctx.profile.host.boot_loader.value == BootLoader::Auto;
     let label = arguments.last().map(|argument| argument.name().to_owned()).unwrap_or_default();

@@ -1,10 +1,10 @@
 //! CPU isolation at boot.
 
 use super::boot::argument;
-use super::{Disruption, Knob, Reach, ignored};
-use crate::resources::Ignored;
+use super::{Disruption, Knob, Reach, attribute, ignored};
+use crate::resources::{Ignored, Value};
 
-pub(super) const KNOBS: &[Knob] = &[ISOLCPUS, NOHZ_FULL, RCU_NOCBS];
+pub(super) const KNOBS: &[Knob] = &[ISOLCPUS, NOHZ_FULL, RCU_NOCBS, RCU_NORMAL, SKEW_TICK];
 
 const ISOLCPUS: Knob = Knob {
     id: "cpu.isolcpus",
@@ -64,4 +64,31 @@ const RCU_NOCBS: Knob = Knob {
         });
         argument(ctx, "rcu_nocbs", &isolated.to_string(), ignored)
     },
+};
+
+const RCU_NORMAL: Knob = Knob {
+    id: "cpu.rcu-normal",
+    summary: "Wait for RCU without interrupting the other CPUs",
+    why: "An expedited grace period asks every CPU at once by an interrupt, isolated ones included. With this the \
+        kernel uses ordinary ones instead; what waits for them takes some milliseconds longer. Kernels with PREEMPT_RT \
+        do it by themselves after the boot.",
+    source: "Linux admin-guide/kernel-parameters.txt (rcupdate.rcu_normal)",
+    since: "Linux 4.4",
+    check: "/sys/kernel/rcu_normal is 1",
+    reach: Reach::Live,
+    disruption: Disruption::None,
+    settings: |_| Ok(vec![attribute("rcu_normal", "/sys/kernel/rcu_normal", Value::Number(1))]),
+};
+
+const SKEW_TICK: Knob = Knob {
+    id: "cpu.skew-tick",
+    summary: "Let the CPUs tick one after the other",
+    why: "All ticks at the same moment contend for the same locks. Spread out they do not; the machine sleeps a little less \
+        well.",
+    source: "Linux admin-guide/kernel-parameters.txt (skew_tick)",
+    since: "Linux 2.6.39",
+    check: "/proc/cmdline; the kernel has no attribute for it",
+    reach: Reach::Reboot,
+    disruption: Disruption::Reboot,
+    settings: |ctx| argument(ctx, "skew_tick", "1", None),
 };

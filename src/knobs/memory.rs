@@ -1,12 +1,12 @@
 //! Huge pages for guest memory.
 
-use super::{Context, Disruption, Knob, Reach, Setting, boot, refused};
-use crate::formats::Size;
+use super::{Context, Disruption, Knob, Reach, Setting, attribute, boot, refused, sysctl};
 use crate::formats::kernel_args::KernelArg;
+use crate::formats::{HostPath, Size};
 use crate::profile::Diagnostic;
-use crate::resources::{Attribute, Resource, Value};
+use crate::resources::{Attribute, Conflict, MOUNT_UNIT, OwnedFile, Resource, Value};
 
-pub(super) const KNOBS: &[Knob] = &[BOOT_PAGES, PAGES];
+pub(super) const KNOBS: &[Knob] = &[BOOT_PAGES, PAGES, THP, KSM, STAT_INTERVAL, MOUNT];
 
 const BOOT_PAGES: Knob = Knob {
     id: "memory.hugepages-boot",
@@ -41,7 +41,10 @@ const BOOT_PAGES: Knob = Knob {
         let arguments: Result<Vec<_>, _> = arguments.collect();
         let arguments = arguments.map_err(|error| vec![Diagnostic::whole(error)])?;
         let foreign = ctx.facts.boot.predicted(None).unwrap_or_default();
-        let conflict = foreign.pages_in_the_way(&size).map(boot::elsewhere);
+        let conflict = foreign.pages_in_the_way(&size).map(|argument| {
+            let (name, value) = argument.split_once('=').unwrap_or((&argument, ""));
+            Conflict { file: boot::setter(ctx, name, Some(value)), argument }
+        });
         let refused = refused(ctx, &["hugepages", "hugepagesz", "default_hugepagesz"]);
         Ok(vec![boot::arguments(ctx, arguments, refused, conflict)])
     },
@@ -73,6 +76,90 @@ const PAGES: Knob = Knob {
         Ok(settings.collect())
     },
 };
+
+const THP: Knob = Knob {
+    id: "memory.transparent-hugepages",
+    summary: "Do not build huge pages behind a program's back",
+    why: "Gathering small pages into a huge one copies memory and stops who uses it; the kernel thread that looks for \
+        candidates wakes on its own. Guests have real huge pages. Kernels with PREEMPT_RT do not have it.",
+    source: "Linux admin-guide/mm/transhuge.rst",
+    since: "Linux 2.6.38, with CONFIG_TRANSPARENT_HUGEPAGE",
+    check: "/sys/kernel/mm/transparent_hugepage/enabled has never in brackets",
+    reach: Reach::Live,
+    disruption: Disruption::None,
+    settings: |_| {
+        let path = "/sys/kernel/mm/transparent_hugepage/enabled";
+        Ok(vec![attribute("transparent_hugepage", path, Value::Choice("never".into()))])
+    },
+};
+
+const KSM: Knob = Knob {
+    id: "memory.ksm",
+    summary: "Do not look for equal pages to share",
+    why: "The scanner takes CPU time and memory bandwidth, and a guest that writes to a shared page waits for its copy. \
+        Pages that are shared already stay so until they are written.",
+    source: "Linux admin-guide/mm/ksm.rst",
+    since: "Linux 2.6.32, with CONFIG_KSM",
+    check: "/sys/kernel/mm/ksm/run is 0",
+    reach: Reach::Live,
+    disruption: Disruption::None,
+    settings: |_| Ok(vec![attribute("ksm", "/sys/kernel/mm/ksm/run", Value::Number(0))]),
+};
+
+const STAT_INTERVAL: Knob = Knob {
+    id: "memory.stat-interval",
+    summary: "Sum up memory statistics every 10 seconds, not every second",
+    why: "Each CPU with statistics to hand in is visited by a kernel worker at this interval. Numbers in \
+        /proc/vmstat are up to 10 s old in exchange.",
+    source: "Linux admin-guide/sysctl/vm.rst (stat_interval)",
+    since: "Linux 2.6.24",
+    check: "/proc/sys/vm/stat_interval is 10",
+    reach: Reach::Live,
+    disruption: Disruption::None,
+    settings: |_| sysctl("vm.stat_interval", 10),
+};
+
+const MOUNT: Knob = Knob {
+    id: "memory.hugetlbfs",
+    summary: "Mount the 1 GiB pages where libvirt finds them",
+    why: "libvirt hands out pages of a size only through a hugetlbfs mount of that size; without it a guest is defined \
+        and does not start. /dev/hugepages has the default size, which is another until the next boot, or for good \
+        where other programs want it so. A libvirtd that runs already looks for mounts only when it is started again.",
+    source: "Linux admin-guide/mm/hugetlbpage.rst; systemd.mount(5); libvirt, qemu.conf (hugetlbfs_mount)",
+    since: "systemd 197 or before",
+    check: "the mount unit and its link have the planned content",
+    reach: Reach::Live,
+    disruption: Disruption::None,
+    settings: |ctx| {
+        if ctx.placement.page != Size::GIB || ctx.placement.nodes.iter().all(|node| node.pages.count == 0) {
+            return Ok(Vec::new());
+        }
+        let unit = OwnedFile { path: HostPath::new(MOUNT_UNIT), content: MOUNT_TEXT.into(), mode: 0o644 };
+        let link =
+            Resource::Link { path: HostPath::new(MOUNT_LINK), target: "../dev-hugepages1G.mount".into() };
+        let unit = Setting { note: Some(NEW_MOUNT), ..Setting::new("unit", Resource::File(unit)) };
+        Ok(vec![unit, Setting::new("enabled", link)])
+    },
+};
+
+const NEW_MOUNT: &str = "libvirt looks for mounts of huge pages only when it starts: after this apply restart libvirtd, or \
+    virtqemud where that is used; guests keep running";
+const MOUNT_LINK: &str = "/etc/systemd/system/sysinit.target.wants/dev-hugepages1G.mount";
+const MOUNT_TEXT: &str = "# Written by rtkvm-tune; changes are lost at the next apply.\n\
+    [Unit]\n\
+    Description=Huge pages of 1 GiB\n\
+    DefaultDependencies=no\n\
+    Before=sysinit.target\n\
+    ConditionPathExists=/sys/kernel/mm/hugepages/hugepages-1048576kB\n\
+    \n\
+    [Mount]\n\
+    What=hugetlbfs\n\
+    Where=/dev/hugepages1G\n\
+    Type=hugetlbfs\n\
+    Options=nosuid,nodev,pagesize=1G\n\
+    \n\
+    [Install]\n\
+    WantedBy=sysinit.target\n";
 
 /// How the kernel reserves these pages while booting.
 #[derive(PartialEq)]

@@ -6,19 +6,23 @@ mod cpu;
 mod guest;
 mod irq;
 mod memory;
+mod owners;
+mod sched;
 mod services;
+mod watchdog;
 
 use crate::facts::Facts;
-use crate::formats::CpuSet;
+use crate::formats::{CpuSet, HostPath};
 use crate::guest::Templates;
 use crate::placement::Placement;
 use crate::profile::{Diagnostic, Profile, Source};
-use crate::resources::{Ignored, Resource};
+use crate::resources::{Attribute, Ignored, Resource, Value};
 use serde::Serialize;
 
 pub use boot::EXTRA_ARGUMENTS;
 pub use irq::IRQ_AFFINITY;
-pub use services::{BOOT_UNIT_KNOB, PROFILE, UNIT, WANTED_BY};
+pub use owners::TUNED_KNOB;
+pub use services::{BOOT_UNIT_KNOB, IRQBALANCE_KNOB, PROFILE, UNIT, WANTED_BY};
 
 /// One tunable that this program knows.
 pub struct Knob {
@@ -117,19 +121,31 @@ pub struct Setting {
     pub detail: String,
     /// The knob that has the kernel set the same while it boots.
     pub at_boot: Option<&'static str>,
+    /// What the operator has to know when it changes.
+    pub note: Option<&'static str>,
     /// The resource with its value.
     pub resource: Resource,
 }
 
 impl Setting {
     fn new(label: impl Into<String>, resource: Resource) -> Setting {
-        Setting { label: label.into(), detail: String::new(), at_boot: None, resource }
+        Setting { label: label.into(), detail: String::new(), at_boot: None, note: None, resource }
     }
 }
 
 /// Every knob, by area.
 pub fn all() -> impl Iterator<Item = &'static Knob> {
-    let areas = [cpu::KNOBS, irq::KNOBS, memory::KNOBS, boot::KNOBS, services::KNOBS, guest::KNOBS];
+    let areas = [
+        cpu::KNOBS,
+        irq::KNOBS,
+        memory::KNOBS,
+        sched::KNOBS,
+        watchdog::KNOBS,
+        boot::KNOBS,
+        services::KNOBS,
+        owners::KNOBS,
+        guest::KNOBS,
+    ];
     areas.into_iter().flatten()
 }
 
@@ -180,6 +196,17 @@ pub fn nearest(id: &str) -> String {
 fn refused(ctx: &Context, names: &[&str]) -> Option<Ignored> {
     let line = names.iter().find_map(|name| ctx.facts.kernel.log.against(name))?;
     Some(Ignored::Rejected(format!("the kernel did not accept it and logged `{line}`")))
+}
+
+/// The setting of one value in sysfs or procfs.
+fn attribute(label: &str, path: impl Into<String>, want: Value) -> Setting {
+    let path = HostPath::new(path.into());
+    Setting::new(label, Resource::Attribute(Attribute { path, want, fixed: None }))
+}
+
+/// The one setting of a knob under /proc/sys.
+fn sysctl(name: &str, value: i64) -> Result<Vec<Setting>, Vec<Diagnostic>> {
+    Ok(vec![attribute(name, format!("/proc/sys/{}", name.replace('.', "/")), Value::Number(value))])
 }
 
 /// Why a kernel argument that was given is not in force: what the kernel's own file says instead, and its log.

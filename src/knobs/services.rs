@@ -3,9 +3,9 @@
 use super::{Disruption, Knob, Reach, Setting};
 use crate::facts::PROGRAM;
 use crate::formats::HostPath;
-use crate::resources::{OwnedFile, Resource};
+use crate::resources::{IRQBALANCE_DROP_IN, IRQBALANCE_LIST, OwnedFile, Resource};
 
-pub(super) const KNOBS: &[Knob] = &[BOOT_UNIT];
+pub(super) const KNOBS: &[Knob] = &[BOOT_UNIT, IRQBALANCE];
 
 /// The applied profile, for the boot unit.
 pub const PROFILE: &str = "/etc/rtkvm-tune/profile.toml";
@@ -19,6 +19,9 @@ pub const WANTED_BY: &str = "/etc/systemd/system/multi-user.target.wants/rtkvm-t
 /// The knob of the boot unit.
 pub const BOOT_UNIT_KNOB: &str = BOOT_UNIT.id;
 
+/// The knob of irqbalance.
+pub const IRQBALANCE_KNOB: &str = IRQBALANCE.id;
+
 const BOOT_UNIT: Knob = Knob {
     id: "services.boot-unit",
     summary: "Set again at each boot, before libvirt starts, what a reboot forgets",
@@ -31,19 +34,54 @@ const BOOT_UNIT: Knob = Knob {
     reach: Reach::Live,
     disruption: Disruption::None,
     settings: |ctx| {
-        let file = |path, content| Resource::File(OwnedFile { path, content, mode: 0o644 });
         let link = Resource::Link { path: HostPath::new(WANTED_BY), target: "../rtkvm-tune.service".into() };
         Ok(vec![
-            Setting::new("profile kept for it", file(HostPath::new(PROFILE), ctx.source.text.clone())),
-            Setting::new("unit", file(HostPath::new(UNIT), unit())),
+            Setting::new("profile kept for it", file(PROFILE, ctx.source.text.clone())),
+            Setting::new("unit", file(UNIT, unit())),
             Setting::new("enabled", link),
         ])
     },
 };
 
+const IRQBALANCE: Knob = Knob {
+    id: "services.irqbalance",
+    summary: "Have irqbalance leave the isolated CPUs alone",
+    why: "irqbalance moves interrupts every 10 s. Once the kernel isolates CPUs it spares them by itself; until that \
+        boot it moves interrupts back, and a list in its settings replaces its own finding. A drop-in of its unit \
+        gives it the isolated CPUs, after whatever /etc/default/irqbalance or /etc/sysconfig/irqbalance say. It is \
+        started again if it runs.",
+    source: "irqbalance(1) (IRQBALANCE_BANNED_CPULIST); systemd.exec(5) (EnvironmentFile)",
+    since: "the list irqbalance 1.8; older ones take the mask, which newer ones report as discarded",
+    check: "the drop-in and its variables have the planned content",
+    reach: Reach::Live,
+    disruption: Disruption::IrqMove,
+    settings: |ctx| {
+        if !ctx.facts.irqbalance {
+            return Ok(Vec::new());
+        }
+        let isolated = &ctx.placement.isolated;
+        let list = format!(
+            "{WRITTEN}IRQBALANCE_BANNED_CPULIST={isolated}\nIRQBALANCE_BANNED_CPUS={}\n",
+            isolated.to_mask()
+        );
+        let drop_in = format!("{WRITTEN}[Service]\nEnvironmentFile={IRQBALANCE_LIST}\n");
+        Ok(vec![
+            Setting::new("banned CPUs", file(IRQBALANCE_LIST, list)),
+            Setting::new("drop-in of its unit", file(IRQBALANCE_DROP_IN, drop_in)),
+        ])
+    },
+};
+
+/// The first line of a file that is ours.
+const WRITTEN: &str = "# Written by rtkvm-tune; changes are lost at the next apply.\n";
+
+fn file(path: &str, content: String) -> Resource {
+    Resource::File(OwnedFile { path: HostPath::new(path), content, mode: 0o644 })
+}
+
 fn unit() -> String {
     format!(
-        "# Written by rtkvm-tune; changes are lost at the next apply.\n\
+        "{WRITTEN}\
          [Unit]\n\
          Description=Real-time KVM host settings that a reboot forgets\n\
          After=systemd-modules-load.service\n\

@@ -3,7 +3,9 @@
 use super::{Asked, Item, Step};
 use crate::facts::irqs::directory;
 use crate::facts::{Facts, RunningGuest, Service};
-use crate::knobs::Disruption;
+use crate::formats::CpuSet;
+use crate::knobs::{Disruption, IRQBALANCE_KNOB, TUNED_KNOB};
+use crate::placement::Placement;
 use crate::resources::{Resource, State};
 
 /// Lets what would disturb guests that run wait, with the reason. That is what stalls CPUs, what moves an interrupt
@@ -41,21 +43,54 @@ pub(super) fn redefined(facts: &Facts, steps: &[Step]) -> Vec<String> {
 }
 
 /// Programs that run and set the same things, and what to know of each.
-pub(super) fn services(facts: &Facts) -> Vec<String> {
+pub(super) fn services(facts: &Facts, placement: &Placement, asked: &[Asked]) -> Vec<String> {
     let known = |service: &Service| {
+        let asks = |knob: &str| asked.iter().any(|asked| asked.knob.id == knob);
+        if service.name == "irqbalance" && asks(IRQBALANCE_KNOB) {
+            return None;
+        }
+        if service.name == "irqbalance" {
+            return irqbalance(facts, &placement.isolated, service);
+        }
+        // It is a setting there, as above.
+        if service.name == "tuned" && asks(TUNED_KNOB) {
+            return None;
+        }
         let (_, what) = SERVICES.iter().find(|(name, _)| *name == service.name)?;
         Some(format!("{} (PID {}) {what}", service.name, service.pid))
     };
     facts.services.iter().filter_map(known).collect()
 }
 
+/// irqbalance spares the CPUs that the kernel isolates or keeps without a tick, unless a variable says which
+/// (irqbalance(1)): nothing if those are all of ours.
+fn irqbalance(facts: &Facts, isolated: &CpuSet, service: &Service) -> Option<String> {
+    let none = CpuSet::new();
+    let kernel = |set: &Option<CpuSet>| set.as_ref().unwrap_or(&none).clone();
+    let spared = match &facts.owners.banned {
+        Some(banned) => banned.cpus.clone(),
+        None => kernel(&facts.cpus.isolated).union(&kernel(&facts.cpus.nohz_full)),
+    };
+    let open = isolated.difference(&spared);
+    if open.is_empty() {
+        return None;
+    }
+    let pid = service.pid;
+    Some(match &facts.owners.banned {
+        Some(banned) => format!(
+            "irqbalance (PID {pid}) spares CPUs {} only, by a variable in {}, and moves interrupts to {open} again: take the \
+             variable out, then it spares what the kernel isolates, or set IRQBALANCE_BANNED_CPULIST={isolated}",
+            banned.cpus, banned.file
+        ),
+        None => format!(
+            "irqbalance (PID {pid}) moves interrupts as well; it leaves alone the CPUs that the kernel isolates, that is \
+             after the reboot"
+        ),
+    })
+}
+
 /// What to know of a service, by its process's name.
-const SERVICES: [(&str, &str); 6] = [
-    (
-        "irqbalance",
-        "moves interrupts as well; unless it is configured otherwise it leaves alone the CPUs that the kernel \
-         isolates, that is after the reboot",
-    ),
+const SERVICES: [(&str, &str); 5] = [
     (
         "tuned",
         "may set some of the same values; `tuned-adm active` names its profile, `tuned-adm off` ends it",

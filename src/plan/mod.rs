@@ -4,14 +4,16 @@
 mod boot;
 pub mod diff;
 mod in_use;
+mod notes;
+mod owners;
 pub mod restore;
 pub mod table;
 pub mod text;
 mod trial;
 
-use crate::facts::boot::DROP_IN;
+use crate::facts::Facts;
+use crate::facts::boot::{DROP_IN, RT_CONF};
 use crate::facts::trial::{RECORD, SCRIPT, TRIAL_UNIT};
-use crate::facts::{Facts, Loader};
 use crate::formats::HostPath;
 use crate::formats::trial::Trial;
 use crate::guest::Templates;
@@ -19,9 +21,10 @@ use crate::host::{Metadata, Program, Read};
 use crate::journal::{self, Entry};
 use crate::knobs::{self, Context, Disruption, Knob, Reach, Setting};
 use crate::placement::{self, Placement};
-use crate::profile::{BootLoader, Diagnostic, Parsed, Profile};
-use crate::resources::{Observed, Resource, State, Value, definition};
+use crate::profile::{BootLoader, Diagnostic, Parsed};
+use crate::resources::{Observed, Resource, State, Value, definition, follow_ups};
 use boot::Boot;
+pub use notes::unknown_loader;
 use restore::{How, Past, Restored};
 use serde::Serialize;
 use trial::Course;
@@ -196,12 +199,14 @@ pub struct Options {
     pub scope: Scope,
     /// Whether to do at once what would disturb guests that run.
     pub live: bool,
+    /// Whether to take over what another program of the machine sets.
+    pub take_over: bool,
 }
 
-/// Guests are left in peace.
+/// Guests are left in peace, and others keep what they set.
 impl From<Scope> for Options {
     fn from(scope: Scope) -> Options {
-        Options { scope, live: false }
+        Options { scope, live: false, take_over: false }
     }
 }
 
@@ -239,8 +244,12 @@ pub fn make(
     options: impl Into<Options>,
     past: &Past,
 ) -> Result<(Plan, Vec<Diagnostic>), Vec<Diagnostic>> {
-    let Options { scope, live } = options.into();
+    let Options { scope, live, take_over } = options.into();
     let profile = &parsed.profile;
+    let (facts, taken) = match take_over && profile.host.boot_loader.value == BootLoader::Auto {
+        true => owners::without_rt_conf(host, facts),
+        false => (facts, Vec::new()),
+    };
     let kept = knobs::kept(profile);
     let placed = placement::place(profile, &facts);
     // At boot a template that is broken must not keep the machine from its pages and interrupts.
@@ -293,25 +302,33 @@ pub fn make(
     };
     match &boot {
         Some(boot) if scope == Scope::Everything => {
-            course.boot.extend(boot.steps(&items, facts.trial.script))
+            course.boot.extend(boot.steps(&items, facts.trial.script || !taken.is_empty()))
         }
         None if scope == Scope::Everything && facts.trial.script => {
             course.boot.push(Step::Run { program: Program::UpdateGrub });
         }
         _ => {}
     }
+    course.boot.splice(0..0, taken);
     let steps = steps(host, &asked, &items, course.files, course.boot, &restored);
+    let steps = owners::tuned_first(&facts, steps);
     look_ahead(&asked, &mut items);
     items.extend(restored.items);
-    let mut notes = notes(&facts, profile);
+    let mut notes = notes::of_the_machine(&facts, profile);
     notes.extend(past.notes.iter().chain(&restored.notes).cloned());
     let finished = restored.finished.into_iter().chain(boot.as_ref().and_then(Boot::finished)).collect();
-    notes.extend(kept_pages(&left_alone, &placement, &facts));
+    let open = |item: &Item| matches!(item.observed.state, State::Missing | State::Differs(_));
+    let changing = asked.iter().zip(&items).filter(|(_, item)| open(item));
+    notes.extend(changing.filter_map(|(asked, _)| asked.setting.note.map(str::to_owned)));
+    notes.extend(notes::kept_pages(&left_alone, &placement, &facts));
     notes.extend(in_use::redefined(&facts, &steps));
-    notes.extend(in_use::services(&facts));
+    notes.extend(in_use::services(&facts, &placement, &asked));
     notes.extend(trial::told(&facts));
     notes.extend(course.notes);
-    let obstacles = boot.iter().filter_map(|boot| boot.obstacle(&facts)).chain(conflicts(&asked));
+    let obstacles = boot
+        .iter()
+        .filter_map(|boot| boot.obstacle(&facts))
+        .chain(owners::conflicts(&facts, &asked, &items, take_over));
     let obstacles = obstacles.chain(course.obstacles).collect();
     let warnings = [parsed.warnings.clone(), warnings].concat();
     let manual_boot_loader = profile.host.boot_loader.value == BootLoader::Manual;
@@ -335,7 +352,8 @@ pub fn make(
 /// planned as a whole.
 fn no_longer_asked(host: &dyn Read, facts: &Facts, asked: &[Asked], past: &Past) -> Restored {
     let wanted: Vec<HostPath> = asked.iter().filter_map(|asked| asked.setting.resource.path()).collect();
-    let apart = [DROP_IN, SCRIPT, RECORD, TRIAL_UNIT];
+    // What was taken over from rt-conf comes back by a revert alone.
+    let apart = [DROP_IN, SCRIPT, RECORD, TRIAL_UNIT, RT_CONF];
     let ours = |entry: &&Entry| !apart.contains(&entry.path.as_str()) && !wanted.contains(&entry.path);
     let how = How { force: false, live: past.live, boot_id: facts.kernel.boot_id.as_deref() };
     Restored::plan(host, past.state.baseline.iter().filter(ours), how)
@@ -391,53 +409,18 @@ fn ask(ctx: &Context, scope: Scope) -> Result<Vec<Asked>, Vec<Diagnostic>> {
     if found.is_empty() { Ok(asked) } else { Err(found) }
 }
 
-/// Arguments that something else sets as well, with what to do.
-fn conflicts(asked: &[Asked]) -> Vec<String> {
-    let conflict = |asked: &Asked| match &asked.setting.resource {
-        Resource::Arguments(arguments) if arguments.written => Some(format!(
-            "{}: take it out there, or leave it as it is by `\"{}\" = \"keep\"` under [knobs]",
-            arguments.conflict.clone()?,
-            asked.knob.id
-        )),
-        _ => None,
-    };
-    asked.iter().filter_map(conflict).collect()
-}
-
-/// Guests that find no pages because the profile leaves those as they are.
-fn kept_pages(left_alone: &[Asked], placement: &Placement, facts: &Facts) -> Vec<String> {
-    let pools = facts.numa.nodes.iter().flat_map(|node| &node.pools);
-    let paths: Vec<&HostPath> = pools.map(|pool| &pool.path).collect();
-    let is_pool = |asked: &Asked| match &asked.setting.resource {
-        Resource::Attribute(attribute) => paths.contains(&&attribute.path),
-        _ => false,
-    };
-    if !left_alone.iter().any(is_pool) {
-        return Vec::new();
-    }
-    let short = placement.nodes.iter().filter_map(|node| {
-        let there = facts.numa.get(node.id)?.pool(placement.page).map_or(0, |pool| pool.pages);
-        (there < node.pages.guests).then(|| {
-            format!(
-                "node {} keeps its {there} pages of {}; its guests need {}",
-                node.id, placement.page, node.pages.guests
-            )
-        })
-    });
-    short.collect()
-}
-
 /// What attributes will be after the next boot: the boot unit sets them, and the kernel itself some of them.
 fn look_ahead(asked: &[Asked], items: &mut [Item]) {
-    let owned = |asked: &Asked| matches!(asked.setting.resource, Resource::File(_) | Resource::Link { .. });
+    let owned = |asked: &Asked| asked.knob.id == knobs::BOOT_UNIT_KNOB;
     let mut files = asked.iter().zip(&*items).filter(|(asked, _)| owned(asked)).peekable();
     let unit = files.peek().is_some() && files.all(|(_, item)| item.observed.state == State::InLine);
     let waiting = items.iter().filter(|item| item.observed.state == State::RebootPending);
     let waiting: Vec<&str> = waiting.map(|item| item.knob).collect();
     for (asked, item) in asked.iter().zip(items) {
         let at_boot = asked.setting.at_boot.is_some_and(|knob| waiting.contains(&knob));
-        let Resource::Attribute(attribute) = &asked.setting.resource else { continue };
-        if attribute.fixed.is_none() && (unit || at_boot) {
+        let Resource::Attribute(_) = &asked.setting.resource else { continue };
+        let there = !matches!(item.observed.state, State::NotApplicable(_));
+        if there && (unit || at_boot) {
             item.observed.next_boot = Some(item.wanted.clone());
         }
         // The kernel did not grant it while running; the next boot will.
@@ -490,51 +473,18 @@ fn steps(
     files.extend(of_trial);
     files.extend_from_slice(&restored.files);
     domains.extend_from_slice(&restored.domains);
-    if !files.is_empty() {
-        files.push(Step::Run { program: Program::DaemonReload });
-    }
+    let programs = after_change(&files);
+    files.extend(programs.into_iter().map(|program| Step::Run { program }));
     [attributes, files, domains, boot, restored.directories().collect()].concat()
 }
 
-fn notes(facts: &Facts, profile: &Profile) -> Vec<String> {
-    let mut notes = Vec::new();
-    match facts.kernel.preempt_rt {
-        Some(true) => {}
-        Some(false) => notes.push(
-            "the running kernel is not PREEMPT_RT: CPUs are isolated, but latency has no bound; boot a real-time \
-             kernel"
-                .into(),
-        ),
-        None => notes.push("whether the kernel is PREEMPT_RT is not known here".into()),
-    }
-    for text in &profile.host.kernel_arguments {
-        let name = text.split('=').next().unwrap_or_default();
-        // It may be meant for user space, which the kernel hands it to.
-        notes.extend(
-            facts
-                .kernel
-                .log
-                .against(name)
-                .map(|line| format!("the kernel did not take {}: `{line}`", text.value)),
-        );
-    }
-    if facts.boot.loader == Loader::Unknown && profile.host.boot_loader.value == BootLoader::Auto {
-        notes.push(format!("the boot loader is not known here: {}", unknown_loader()));
-    }
-    if !facts.installed {
-        notes.push(format!(
-            "{} is not there, which the boot unit starts: install the package",
-            crate::facts::PROGRAM
-        ));
-    }
-    notes
-}
-
-/// What was looked for, and what to do.
-pub fn unknown_loader() -> String {
-    "only GRUB as Debian and Ubuntu set it up is (/etc/debian_version and /etc/default/grub). Put \
-     `boot-loader = \"manual\"` under [host] to apply everything else, and add the kernel arguments by hand"
-        .into()
+/// The programs that make the changes of these files take effect.
+fn after_change(files: &[Step]) -> Vec<Program> {
+    let changed = files.iter().filter_map(|step| match step {
+        Step::File { path, after, .. } | Step::Link { path, after, .. } => Some((path, after.is_some())),
+        _ => None,
+    });
+    follow_ups(changed)
 }
 
 impl Item {

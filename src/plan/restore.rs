@@ -63,10 +63,12 @@ impl Restored {
     /// Everything in the order in which it is done, with the programs that read what changed.
     pub fn steps(&self, programs: Programs) -> Vec<Step> {
         let run = |program, wanted: bool| wanted.then_some(Step::Run { program });
-        let reload = programs.daemon_reload || self.files.iter().any(is_of_systemd);
+        let follow_ups = super::after_change(&self.files);
+        let reload = programs.daemon_reload && !follow_ups.contains(&Program::DaemonReload);
         let generate = programs.update_grub || !self.boot.is_empty();
         let mut steps = [self.attributes.clone(), self.files.clone()].concat();
         steps.extend(run(Program::DaemonReload, reload));
+        steps.extend(follow_ups.into_iter().map(|program| Step::Run { program }));
         steps.extend_from_slice(&self.domains);
         let of_trial = |step: &Step| step.path().is_some_and(|path| path.as_str() == SCRIPT);
         steps.extend(run(Program::ForgetOnce, programs.forget_once || self.boot.iter().any(of_trial)));
@@ -239,12 +241,6 @@ fn shown(node: &Node) -> String {
 fn is_of_grub(path: &HostPath) -> bool {
     let in_dir = |dir: &str| path.is_below(&HostPath::new(dir));
     path.as_str() == DEFAULT_GRUB || in_dir(GRUB_D) || in_dir("/etc/grub.d")
-}
-
-/// Whether systemd reads it.
-fn is_of_systemd(step: &Step) -> bool {
-    let (Step::File { path, .. } | Step::Link { path, .. }) = step else { return false };
-    path.is_below(&HostPath::new("/etc/systemd"))
 }
 
 fn item(entry: &Entry, running: Option<String>, wanted: String) -> Item {

@@ -1,4 +1,4 @@
-//! The settings of a plan as rows for people; equal interrupts share one.
+//! The settings of a plan as rows for people; equal interrupts, CPUs or workqueues share one.
 
 use super::Item;
 use crate::resources::State;
@@ -18,8 +18,8 @@ pub struct Row {
     pub reason: String,
 }
 
-/// Longer lists of numbers go to a line of their own.
-const MOST_NUMBERS: usize = 24;
+/// Longer lists of numbers or names go to a line of their own.
+const LONGEST_LIST: usize = 24;
 
 /// What the signs mean.
 pub const SIGNS: [(char, &str); 9] = [
@@ -69,7 +69,9 @@ pub fn rows(items: &[Item], keep: impl Fn(&Item) -> bool) -> Vec<Row> {
             let values = |item: &Item| {
                 (item.wanted.clone(), item.observed.running.clone(), item.observed.next_boot.clone())
             };
-            number(&item.label).is_some()
+            let kind = |item: &'_ Item| member(&item.label).map(|(word, _)| word.to_owned());
+            kind(item).is_some()
+                && kind(item) == kind(first)
                 && first.knob == item.knob
                 && first.observed.state == item.observed.state
                 && (settled || values(first) == values(item))
@@ -84,12 +86,13 @@ pub fn rows(items: &[Item], keep: impl Fn(&Item) -> bool) -> Vec<Row> {
 
 fn row(group: &[&Item]) -> Row {
     let first = group[0];
-    let numbers: Vec<u32> = group.iter().filter_map(|item| Some(number(&item.label)?.1)).collect();
-    let (label, members) = match (number(&first.label), group.len()) {
-        (Some((word, _)), 2..) if ranges(&numbers).len() > MOST_NUMBERS => {
-            (format!("{} {word}s", group.len()), format!("{word} {}", ranges(&numbers)))
+    let names: Vec<&str> = group.iter().filter_map(|item| Some(member(&item.label)?.1)).collect();
+    let list = list(&names);
+    let (label, members) = match (member(&first.label), group.len()) {
+        (Some((word, _)), 2..) if list.len() > LONGEST_LIST => {
+            (format!("{} {word}s", group.len()), format!("{word} {list}"))
         }
-        (Some((word, _)), 2..) => (format!("{word} {}", ranges(&numbers)), String::new()),
+        (Some((word, _)), 2..) => (format!("{word} {list}"), String::new()),
         (Some(_), _) => (first.label.clone(), first.detail.clone()),
         (None, _) => (first.label.clone(), String::new()),
     };
@@ -128,10 +131,15 @@ fn row(group: &[&Item]) -> Row {
     }
 }
 
-/// `IRQ 24` is a word and a number.
-fn number(label: &str) -> Option<(&str, u32)> {
-    let (word, number) = label.split_once(' ')?;
-    Some((word, number.parse().ok()?))
+/// `IRQ 24` and `workqueue writeback` are one of several: what it is, and which.
+fn member(label: &str) -> Option<(&str, &str)> {
+    label.split_once(' ').filter(|(_, name)| !name.contains(' '))
+}
+
+/// Numbers as ranges, names as they are.
+fn list(names: &[&str]) -> String {
+    let numbers: Option<Vec<u32>> = names.iter().map(|name| name.parse().ok()).collect();
+    numbers.map_or_else(|| names.join(","), |numbers| ranges(&numbers))
 }
 
 /// Ascending numbers as `24,26-30`.

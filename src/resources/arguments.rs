@@ -1,9 +1,9 @@
 //! Kernel arguments: what runs, what the next boot will have, and the drop-in that makes it so.
 
 use super::{Observed, OwnedFile, State};
-use crate::facts::boot::DROP_IN;
+use crate::facts::boot::{DROP_IN, RT_CONF};
 use crate::facts::{Facts, Loader};
-use crate::formats::kernel_args::{KernelArg, KernelArgs};
+use crate::formats::kernel_args::{KernelArg, KernelArgs, last_wins};
 use crate::formats::{HostPath, grub};
 use std::fmt;
 
@@ -19,7 +19,23 @@ pub struct Arguments {
     /// Whether the kernel takes one value only.
     pub unique: bool,
     /// What else sets them, or changes their meaning, in the boot loader's settings.
-    pub conflict: Option<String>,
+    pub conflict: Option<Conflict>,
+}
+
+/// An argument of somebody else that is beside ours.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Conflict {
+    /// The argument.
+    pub argument: String,
+    /// The file that sets it.
+    pub file: String,
+}
+
+impl fmt::Display for Conflict {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let whose = if self.file == RT_CONF { ", which rt-conf writes," } else { "" };
+        write!(f, "{} is set in {}{whose} as well", self.argument, self.file)
+    }
 }
 
 /// Why an argument is not in force although the running kernel was given it.
@@ -47,7 +63,9 @@ impl Arguments {
         // Where the next boot is not known only what runs can tell.
         let stays = if next.is_empty() { runs && !written } else { next.iter().all(|line| self.holds(line)) };
         let state = match (runs, stays, &self.ignored) {
-            _ if self.conflict.is_some() => State::Differs(self.conflict.clone()),
+            _ if self.conflict.is_some() && !self.wins() => {
+                State::Differs(self.conflict.as_ref().map(Conflict::to_string))
+            }
             _ if next.iter().any(|line| self.contradicted_by(line).is_some()) => {
                 let other = next.iter().find_map(|line| self.contradicted_by(line)).unwrap_or_default();
                 State::Differs(Some(format!("the next boot has {other} too, not from this program")))
@@ -79,8 +97,18 @@ impl Arguments {
     /// The same parameter with another value on a line that has ours too: the kernel takes one of the two.
     fn contradicted_by(&self, line: &KernelArgs) -> Option<String> {
         let [argument] = &self.arguments[..] else { return None };
-        let others = line.values(argument.name()).into_iter().find(|value| *value != argument.value());
-        others.filter(|_| self.unique && self.holds(line)).map(|value| token(argument.name(), value))
+        let values = line.values(argument.name());
+        let mut others = values.iter().filter(|value| **value != argument.value());
+        let other = match self.wins() {
+            true => values.last().filter(|value| **value != argument.value()),
+            false => others.next(),
+        };
+        other.filter(|_| self.unique && self.holds(line)).map(|value| token(argument.name(), *value))
+    }
+
+    /// Whether ours is in force where it comes last, as it does in our drop-in.
+    pub fn wins(&self) -> bool {
+        matches!(&self.arguments[..], [argument] if last_wins(argument.name()))
     }
 }
 

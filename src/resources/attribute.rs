@@ -23,6 +23,10 @@ pub struct Attribute {
 pub enum Value {
     /// A whole number.
     Count(u64),
+    /// A number that may be negative.
+    Number(i64),
+    /// One of several words, which the kernel shows in brackets: `always madvise [never]`.
+    Choice(String),
     /// CPUs in list notation.
     List(CpuSet),
     /// CPUs as a hexadecimal mask.
@@ -36,6 +40,8 @@ impl Value {
     pub fn for_kernel(&self) -> String {
         match self {
             Value::Count(count) => count.to_string(),
+            Value::Number(number) => number.to_string(),
+            Value::Choice(word) => word.clone(),
             Value::List(cpus) => cpus.to_string(),
             Value::Mask(cpus) => cpus.to_mask(),
             Value::Text(text) => text.clone(),
@@ -46,10 +52,24 @@ impl Value {
     pub fn parse_like(&self, text: &str) -> Option<Value> {
         match self {
             Value::Count(_) => text.trim().parse().ok().map(Value::Count),
+            // A run that was killed in a tree leaves the end of a longer value behind the first line.
+            Value::Number(_) => text.lines().next()?.trim().parse().ok().map(Value::Number),
+            Value::Choice(_) => chosen(text).map(Value::Choice),
             Value::List(_) => CpuSet::parse_kernel_list(text).ok().map(Value::List),
             Value::Mask(_) => CpuSet::parse_mask(text).ok().map(Value::Mask),
             Value::Text(_) => Some(Value::Text(text.trim_end_matches('\n').to_owned())),
         }
+    }
+}
+
+/// The word in brackets, or the only one.
+fn chosen(text: &str) -> Option<String> {
+    let mut words = text.split_whitespace();
+    let in_brackets = |word: &str| Some(word.strip_prefix('[')?.strip_suffix(']')?.to_owned());
+    match (words.next(), words.clone().next()) {
+        (Some(only), None) => Some(in_brackets(only).unwrap_or_else(|| only.to_owned())),
+        (Some(first), Some(_)) => in_brackets(first).or_else(|| words.find_map(in_brackets)),
+        _ => None,
     }
 }
 
@@ -58,6 +78,8 @@ impl fmt::Display for Value {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Value::Count(count) => count.fmt(f),
+            Value::Number(number) => number.fmt(f),
+            Value::Choice(word) => word.fmt(f),
             Value::List(cpus) | Value::Mask(cpus) => cpus.fmt(f),
             Value::Text(text) => f.write_str(text),
         }
@@ -86,5 +108,28 @@ impl Attribute {
             (_, state) => state,
         };
         Observed { running, next_boot: None, state }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Value;
+
+    #[test]
+    fn the_kernels_answer_is_parsed() {
+        let choice = Value::Choice(String::new());
+        for (text, word) in [
+            ("always madvise [never]\n", Some("never")),
+            ("[always] madvise never\n", Some("always")),
+            ("never\n", Some("never")),
+            ("[never]\n", Some("never")),
+            ("always madvise never\n", None),
+            ("\n", None),
+        ] {
+            assert_eq!(choice.parse_like(text), word.map(|word| Value::Choice(word.into())), "{text}");
+        }
+        assert_eq!(Value::Number(0).parse_like("-1\n"), Some(Value::Number(-1)));
+        assert_eq!(Value::Count(0).parse_like("-1\n"), None);
+        assert_eq!(Value::Number(0).parse_like("1000 2000"), None);
     }
 }

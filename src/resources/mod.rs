@@ -3,9 +3,11 @@
 
 mod arguments;
 mod attribute;
+mod follow_up;
 
-pub use arguments::{Arguments, Ignored, drop_in, present};
+pub use arguments::{Arguments, Conflict, Ignored, drop_in, present};
 pub use attribute::{Attribute, Value};
+pub use follow_up::{IRQBALANCE_DROP_IN, IRQBALANCE_LIST, MOUNT_UNIT, follow_ups};
 
 use crate::facts::Facts;
 use crate::formats::HostPath;

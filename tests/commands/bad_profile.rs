@@ -56,7 +56,7 @@ const BAD: &[(&str, &str, &str, &str)] = &[
         "is left to be housekeeping",
     ),
     // Memory
-    ("\"6GiB\"", "\"40GiB\"", ":3:32", "node 0 has 31.43 GiB; 40.00 GiB are to be kept"),
+    ("\"6GiB\"", "\"40GiB\"", ":3:32", "node 0 has 31.39 GiB; 40.00 GiB are to be kept"),
     ("[[guest]]", "hugepages.count = 32\n[[guest]]", ":5:19", "`count` asks for 32 pages of 1GiB"),
     ("[[guest]]", "hugepages.size = \"1MiB\"\n[[guest]]", ":5:18", "no 1MiB pages"),
     ("16GiB", "26GiB", ":9:13", "guest rt0 needs 26 pages of 1GiB on node 1, which gets 25"),

@@ -1,6 +1,12 @@
 //! A machine in use: guests that run, and other programs that are at work on it.
 
 use super::support::*;
+use rtkvm_tune::engine::{Outcome, Report, left_open, moved_back};
+use rtkvm_tune::facts::Facts;
+use rtkvm_tune::host::Snapshot;
+use rtkvm_tune::plan::restore::Past;
+use rtkvm_tune::plan::{self, Scope};
+use rtkvm_tune::profile;
 
 const PAGES: &str = "sys/devices/system/node/node1/hugepages/hugepages-1048576kB/nr_hugepages";
 /// An interrupt of the reference machine that apply moves.
@@ -35,7 +41,7 @@ fn what_disturbs_running_guests_waits() {
     }
     assert!(plan.contains(&format!("it stalls CPUs for a moment, and {reason}")), "{plan}");
     assert!(plan.contains(&format!("the interrupt is of a guest's device, and {reason}")), "{plan}");
-    assert!(plan.contains(", 3 waiting for guests"), "{plan}");
+    assert!(plan.contains(", 4 waiting for guests"), "{plan}");
 
     // The rest is done, and what waits is told.
     let ran = tree.tune(&["apply", REFERENCE]).expect(1);
@@ -145,4 +151,31 @@ fn an_area_is_kept_by_its_name() {
     assert!(refused("irq = \"off\"").contains("area `irq` has no value `off`"));
     let listed = tune(&["explain", "irq"]).expect(0).out;
     assert!(listed.lines().count() >= 3 && listed.lines().all(|line| line.starts_with("irq.")), "{listed}");
+}
+
+/// The plan after an apply finds interrupts elsewhere that it had set and read back a moment ago.
+#[test]
+fn interrupts_that_are_moved_back_are_told() {
+    let tree = Tree::reference();
+    process(&tree, 41, "irqbalance", &["irqbalance"]);
+    let snapshot = Snapshot::from_capture(&tree.tune(&["capture"]).expect(0).out).expect("a capture");
+    let text = std::fs::read(format!("{SOURCES}/{REFERENCE}")).expect("readable");
+    let parsed = profile::parse("p.toml", &text).unwrap_or_else(|_| panic!("a profile"));
+    let facts = Facts::read(&snapshot).expect("facts");
+    let (after, _) = plan::make(&snapshot, facts, &parsed, Scope::Everything, &Past::default())
+        .unwrap_or_else(|_| panic!("a plan"));
+    let report = |irq: u32, outcome: Outcome| {
+        let step = format!("set /proc/irq/{irq}/smp_affinity_list to 0-1");
+        Report { step, outcome }
+    };
+    let reports =
+        [report(24, Outcome::Done), report(2, Outcome::Done), report(25, Outcome::Impossible("no".into()))];
+    let told = moved_back(&reports, &after).expect("told");
+    assert_eq!(told, "Moved since they were set: IRQ 24; irqbalance (PID 41) moves interrupts\n\n");
+    assert_eq!(moved_back(&reports[1..], &after), None);
+    // One that was refused explains itself, and no other.
+    let open = |label: &str| {
+        left_open(&reports, after.items.iter().find(|item| item.label == label).expect("there"))
+    };
+    assert_eq!((open("IRQ 24"), open("IRQ 25"), open("IRQ 42")), (true, false, true));
 }

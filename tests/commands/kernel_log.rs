@@ -101,7 +101,7 @@ fn an_unknown_argument_of_the_profile_is_told() {
     let tree = Tree::reference();
     let profile = std::fs::read_to_string(format!("{SOURCES}/{REFERENCE}")).expect("readable");
     let profile =
-        profile.replace("# kernel-arguments = [\"skew_tick=1\"]", "kernel-arguments = [\"skew_tik=1\"]");
+        profile.replace("# kernel-arguments = [\"crashkernel=512M\"]", "kernel-arguments = [\"skew_tik=1\"]");
     let profile = tree.note("p.toml", profile);
     let line = "Unknown kernel command line parameters \"skew_tik=1\", will be passed to user space.";
     tree.write("dev/kmsg", line);

@@ -106,6 +106,7 @@ fn the_drop_in_has_every_kernel_argument_once() {
             "isolcpus=managed_irq,domain,2-7,10-15",
             "nohz_full=2-7,10-15",
             "rcu_nocbs=2-7,10-15",
+            "skew_tick=1",
             "irqaffinity=0-1,8-9",
             "default_hugepagesz=1G",
             "hugepagesz=1G",

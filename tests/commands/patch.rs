@@ -80,8 +80,14 @@ fn what_is_there_is_changed() {
 fn what_is_dropped_is_removed() {
     let tree = Tree::reference();
     let text = fs::read_to_string(format!("{SOURCES}/{REFERENCE}")).expect("readable");
-    let ids =
-        ["cpu.isolcpus", "cpu.nohz-full", "cpu.rcu-nocbs", "irq.boot-affinity", "memory.hugepages-boot"];
+    let ids = [
+        "cpu.isolcpus",
+        "cpu.nohz-full",
+        "cpu.rcu-nocbs",
+        "cpu.skew-tick",
+        "irq.boot-affinity",
+        "memory.hugepages-boot",
+    ];
     let kept: String = ids.iter().map(|id| format!("\"{id}\" = \"keep\"\n")).collect();
     let profile = tree.note("keep.toml", format!("{text}\n[knobs]\n{kept}"));
     tree.write(DROP_IN, "GRUB_CMDLINE_LINUX_DEFAULT=\"${GRUB_CMDLINE_LINUX_DEFAULT} nosmt\"\n");

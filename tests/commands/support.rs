@@ -1,6 +1,6 @@
 //! Running the command, trees made from captures, and what strace saw of it.
 
-use rtkvm_tune::host::{Entry, Snapshot};
+use rtkvm_tune::host::{Entry, ReadError, Snapshot};
 use std::collections::BTreeMap;
 use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
@@ -136,6 +136,8 @@ impl Tree {
                     made.filter(|at| !at.exists()).for_each(|at| fs::create_dir_all(at).expect("made"));
                     fs::create_dir_all(tree.at(path.relative())).expect("made");
                 }
+                // It was asked whether this is a link, and it is none.
+                Entry::Error(ReadError::Unsuitable) => {}
                 Entry::Error(error) => panic!("{path}: {error}: no tree has that"),
             }
         }
@@ -182,6 +184,8 @@ impl Tree {
 
     pub(crate) fn link(&self, path: &str, target: impl AsRef<Path>) {
         let at = self.at(path);
+        // A folder that a listing left.
+        let _ = fs::remove_dir(&at);
         fs::create_dir_all(at.parent().expect("a parent")).expect("made");
         symlink(target, at).expect("linked");
     }

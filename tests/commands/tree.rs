@@ -20,6 +20,25 @@ fn moved() -> Vec<(String, &'static str)> {
     near.chain(far).chain(free).collect()
 }
 
+/// The mount of the pages, and the link that enables it.
+const MOUNT: &str = "etc/systemd/system/dev-hugepages1G.mount";
+const MOUNT_WANTS: &str = "etc/systemd/system/sysinit.target.wants/dev-hugepages1G.mount";
+
+/// The values under /proc/sys that the recorded kernel has otherwise.
+const SYSCTLS: [(&str, &str); 5] = [
+    ("proc/sys/kernel/hung_task_timeout_secs", "600\n"),
+    ("proc/sys/kernel/sched_rt_runtime_us", "-1\n"),
+    ("proc/sys/kernel/soft_watchdog", "0\n"),
+    ("proc/sys/kernel/timer_migration", "0\n"),
+    ("proc/sys/vm/stat_interval", "10\n"),
+];
+
+/// The masks of the workqueues.
+fn workqueues(listing: &Listing) -> Vec<String> {
+    let is_mask = |path: &&String| path.contains("/workqueue/") && path.ends_with("/cpumask");
+    listing.keys().filter(is_mask).cloned().collect()
+}
+
 #[test]
 fn changes_what_is_planned_and_nothing_else() {
     let tree = Tree::reference();
@@ -31,8 +50,9 @@ fn changes_what_is_planned_and_nothing_else() {
     let mut expected: Vec<String> = moved().into_iter().map(|(path, _)| path).collect();
     expected.push("proc/irq/default_smp_affinity".into());
     expected.extend([pages(0), pages(1)]);
+    expected.extend(SYSCTLS.map(|(path, _)| path.to_owned()));
+    expected.extend(workqueues(&before));
     let made = [
-        "etc/default/grub.d",
         DROP_IN,
         "etc/libvirt",
         "etc/libvirt/qemu",
@@ -41,9 +61,12 @@ fn changes_what_is_planned_and_nothing_else() {
         KEPT_PROFILE,
         "etc/systemd",
         "etc/systemd/system",
+        MOUNT,
         UNIT,
         "etc/systemd/system/multi-user.target.wants",
         WANTS,
+        "etc/systemd/system/sysinit.target.wants",
+        MOUNT_WANTS,
     ];
     expected.extend(made.map(str::to_owned));
     expected.sort();
@@ -57,12 +80,17 @@ fn changes_what_is_planned_and_nothing_else() {
     moved().iter().for_each(|(path, text)| value(path, text));
     value("proc/irq/default_smp_affinity", "303\n");
     (0..2).for_each(|node| value(&pages(node), "25\n"));
+    SYSCTLS.iter().for_each(|(path, text)| value(path, text));
+    workqueues(&before).iter().for_each(|path| value(path, "303\n"));
 
     // What is new has the planned mode, whatever the umask.
     for path in made {
         match &after[path] {
             Node::Dir { mode } => assert_eq!(*mode, 0o755, "{path}"),
-            Node::Link { target } => assert_eq!((path, target.as_str()), (WANTS, "../rtkvm-tune.service")),
+            Node::Link { target } => {
+                assert!([WANTS, MOUNT_WANTS].contains(&path), "{path}");
+                assert_eq!(target, &format!("../{}", path.rsplit('/').next().expect("a name")));
+            }
             Node::File { mode, .. } => {
                 let private = path == GUEST;
                 assert_eq!(*mode, if private { 0o600 } else { 0o644 }, "{path}");
@@ -186,12 +214,12 @@ fn verify_follows_the_machine_to_its_next_boot() {
     tree.tune(&["apply", REFERENCE]).expect(0);
     let text = verify(1);
     assert!(text.contains("+ cpu.isolcpus"), "{text}");
-    assert!(text.contains("Differs: 5 of "), "{text}");
+    assert!(text.contains("Differs: 6 of "), "{text}");
 
     update_grub(&tree);
     let text = verify(3);
     assert!(text.contains("> cpu.isolcpus"), "{text}");
-    assert!(text.contains("In line but for a reboot: 5 of "), "{text}");
+    assert!(text.contains("In line but for a reboot: 6 of "), "{text}");
     let again = tree.tune(&["apply", REFERENCE]).expect(0).out;
     assert_eq!(again, "Nothing to do. A reboot is needed.\n");
 
@@ -278,9 +306,10 @@ fn runtime_only_sets_attributes() {
     let before = tree.list();
     tree.tune(&["apply", "--runtime", REFERENCE]).expect(0);
     let paths = changed(&before, &tree.list());
-    let attribute = |path: &String| path.starts_with("proc/irq/") || path.starts_with("sys/");
+    let attribute =
+        |path: &String| ["proc/irq/", "proc/sys/", "sys/"].iter().any(|dir| path.starts_with(dir));
     assert!(paths.iter().all(attribute), "{paths:?}");
-    assert_eq!(paths.iter().filter(|path| attribute(path)).count(), 14, "{paths:?}");
+    assert_eq!(paths.iter().filter(|path| attribute(path)).count(), 25, "{paths:?}");
 }
 
 fn keep(ids: &[&str]) -> String {
@@ -289,8 +318,14 @@ fn keep(ids: &[&str]) -> String {
     format!("{profile}\n[knobs]\n{lines}")
 }
 
-const BOOT_KNOBS: [&str; 5] =
-    ["cpu.isolcpus", "cpu.nohz-full", "cpu.rcu-nocbs", "irq.boot-affinity", "memory.hugepages-boot"];
+const BOOT_KNOBS: [&str; 6] = [
+    "cpu.isolcpus",
+    "cpu.nohz-full",
+    "cpu.rcu-nocbs",
+    "cpu.skew-tick",
+    "irq.boot-affinity",
+    "memory.hugepages-boot",
+];
 
 #[test]
 fn a_kept_knob_is_left_alone() {
@@ -311,6 +346,7 @@ fn a_kept_knob_is_left_alone() {
 #[test]
 fn the_drop_in_has_what_is_asked_for() {
     let tree = Tree::reference();
+    std::fs::remove_dir(tree.at("etc/default/grub.d")).expect("empty");
     tree.tune(&["apply", REFERENCE]).expect(0);
     let profile = tree.note("keep.toml", keep(&BOOT_KNOBS));
     let before = tree.list();
@@ -414,7 +450,7 @@ fn foreign_settings_of_the_same_arguments_are_refused() {
     );
     let text = std::fs::read_to_string(format!("{SOURCES}/{REFERENCE}")).expect("readable");
     let text =
-        text.replace("# kernel-arguments = [\"skew_tick=1\"]", "kernel-arguments = [\"console=tty0\"]");
+        text.replace("# kernel-arguments = [\"crashkernel=512M\"]", "kernel-arguments = [\"console=tty0\"]");
     let profile = tree.note("console.toml", &text);
     tree.tune(&["apply", &profile]).expect(0);
     let plan = tree.tune(&["apply", "--dry-run", &profile]).expect(0).out;

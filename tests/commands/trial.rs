@@ -285,8 +285,8 @@ fn a_trial_replaces_what_is_the_default() {
     assert_eq!(nothing, "Nothing to do. No reboot is needed.\n");
     let text = std::fs::read_to_string(format!("{SOURCES}/{REFERENCE}")).expect("readable");
     let text = text.replace(
-        "# kernel-arguments = [\"skew_tick=1\"]",
-        "kernel-arguments = [\"skew_tick=1\", \"panic=7\"]",
+        "# kernel-arguments = [\"crashkernel=512M\"]",
+        "kernel-arguments = [\"crashkernel=512M\", \"panic=7\"]",
     );
     let profile = tree.note("more.toml", text);
     let drop_in = tree.read(DROP_IN);
@@ -295,12 +295,13 @@ fn a_trial_replaces_what_is_the_default() {
     arm(&tree);
     boot(&tree, "third");
     let line = command_line(&tree);
-    for (argument, times) in [(" isolcpus=", 1), (" skew_tick=1 ", 1), (" panic=", 1), (" hugepagesz=1G ", 1)]
+    for (argument, times) in
+        [(" isolcpus=", 1), (" crashkernel=512M ", 1), (" panic=", 1), (" hugepagesz=1G ", 1)]
     {
         assert_eq!(line.matches(argument).count(), times, "{argument}: {line}");
     }
     confirm(&tree, AUTOMATIC, 0);
-    assert!(tree.read(DROP_IN).contains("skew_tick=1"));
+    assert!(tree.read(DROP_IN).contains("crashkernel=512M"));
     // Nothing to fall back to: the default has what was never booted.
     let tree = machine();
     tree.tune(&["apply", REFERENCE]).expect(0);

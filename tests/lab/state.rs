@@ -14,6 +14,9 @@ find etc boot usr/lib/systemd usr/lib/tmpfiles.d usr/lib/sysctl.d var/lib/rtkvm-
     xargs -0 sha1sum | while read -r sum path; do echo "/$path $sum"; done
 find etc boot -xdev -type l -printf '/%p -> %l\n'
 for file in proc/irq/default_smp_affinity proc/irq/*/smp_affinity_list sys/devices/virtual/workqueue/cpumask \
+    sys/devices/virtual/workqueue/*/cpumask proc/sys/kernel/*_watchdog proc/sys/kernel/hung_task_timeout_secs \
+    proc/sys/kernel/timer_migration proc/sys/kernel/numa_balancing sys/kernel/rcu_normal sys/kernel/mm/ksm/run \
+    sys/kernel/mm/transparent_hugepage/enabled \
     sys/devices/system/node/node*/hugepages/*/nr_hugepages proc/sys/vm/* proc/sys/kernel/sched_* \
     sys/module/kvm/parameters/* sys/devices/system/cpu/cpu*/online; do
     [ -f "$file" ] && echo "/$file $(cat "$file" 2>/dev/null)"

@@ -1,6 +1,6 @@
 //! Machines and profiles to divide.
 
-use rtkvm_tune::facts::{Boot, Core, Cpus, Facts, Irqs, Kernel, KernelLog, Loader, Node, Numa, Pool};
+use rtkvm_tune::facts::{Boot, Core, Cpus, Facts, Irqs, Kernel, KernelLog, Loader, Node, Numa, Owners, Pool};
 use rtkvm_tune::formats::{CpuSet, HostPath, Size};
 use rtkvm_tune::host::Snapshot;
 use rtkvm_tune::profile::{self, Parsed};
@@ -68,6 +68,7 @@ pub(crate) fn assemble(mut cores: Vec<Core>, nodes: &[(u32, Size)], offline: Cpu
     Facts {
         guests: Vec::new(),
         services: Vec::new(),
+        owners: Owners::default(),
         numa: Numa { shown: true, nodes: nodes.iter().map(node).collect() },
         cpus: Cpus {
             possible: present.clone(),
@@ -87,6 +88,7 @@ pub(crate) fn assemble(mut cores: Vec<Core>, nodes: &[(u32, Size)], offline: Cpu
             preempt_rt: None,
             command_line: None,
             gigabyte_pages: Some(true),
+            workqueues: Vec::new(),
             os: None,
             os_family: Vec::new(),
         },
@@ -101,6 +103,7 @@ pub(crate) fn assemble(mut cores: Vec<Core>, nodes: &[(u32, Size)], offline: Cpu
         templates: Vec::new(),
         untrusted_templates: Vec::new(),
         installed: true,
+        irqbalance: false,
     }
 }
 

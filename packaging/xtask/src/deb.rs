@@ -53,6 +53,7 @@ pub(crate) fn build(profile: &str) -> Result<PathBuf> {
         put(&page, &to, 0o644)?;
         run_command(Command::new("gzip").args(["--best", "--no-name"]).arg(&to))?;
     }
+    put(&root().join("packaging/prerm.sh"), &tree.join("DEBIAN/prerm"), 0o755)?;
     let version = env!("CARGO_PKG_VERSION");
     let control = tree.join("DEBIAN/control");
     fs::create_dir_all(tree.join("DEBIAN"))?;

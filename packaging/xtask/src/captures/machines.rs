@@ -61,7 +61,7 @@ pub(crate) const MACHINES: &[Machine] = &[
         name: "reference-tuned",
         about: "the guide's machine, booted with the kernel arguments of its plan",
         kernel: "isolcpus=managed_irq,domain,2-7,10-15 nohz_full=2-7,10-15 rcu_nocbs=2-7,10-15 \
-                 irqaffinity=0-1,8-9 default_hugepagesz=1G hugepagesz=1G hugepages=0:25,1:25",
+                 skew_tick=1 irqaffinity=0-1,8-9 default_hugepagesz=1G hugepagesz=1G hugepages=0:25,1:25",
         ..REFERENCE
     },
     Machine {

@@ -1,0 +1,102 @@
+//! Others that set what this program sets, by the files they keep.
+
+use super::{Service, text};
+use crate::formats::kernel_args::KernelArgs;
+use crate::formats::{CpuSet, HostPath, shell_vars};
+use crate::host::{Read, ReadError};
+use serde::Serialize;
+
+/// Others that keep settings on this machine.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+pub struct Owners {
+    /// TuneD, where it is or was at work.
+    pub tuned: Option<Tuned>,
+    /// What irqbalance was told by a variable, which replaces what it spares by itself.
+    pub banned: Option<Banned>,
+}
+
+/// TuneD's state. Source: tuned-adm(8), tuned/consts.py of TuneD 2.20.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Tuned {
+    /// Its active profile; empty after `tuned-adm off`.
+    pub profile: String,
+    /// Its daemon.
+    pub pid: Option<u32>,
+    /// Whether its unit is started at boot.
+    pub enabled: bool,
+    /// Whether its unit is masked, so that nothing starts it.
+    pub masked: bool,
+    /// Whether somebody put a unit file of their own where the mask would be.
+    pub own_unit: bool,
+    /// The kernel arguments that it gives every boot entry (`$tuned_params`).
+    #[serde(serialize_with = "as_text")]
+    pub arguments: KernelArgs,
+}
+
+/// The CPUs that irqbalance spares by a variable.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Banned {
+    /// The file that sets it.
+    pub file: &'static str,
+    /// The CPUs.
+    pub cpus: CpuSet,
+}
+
+fn as_text<S: serde::Serializer>(args: &KernelArgs, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_str(args)
+}
+
+/// Where a unit is masked: a link to /dev/null (systemctl(1)).
+pub const TUNED_UNIT: &str = "/etc/systemd/system/tuned.service";
+/// The target of that link.
+pub const MASK: &str = "/dev/null";
+/// What TuneD gives the boot entries.
+pub const TUNED_ARGUMENTS: &str = "/etc/tuned/bootcmdline";
+const TUNED_WANTED: &str = "/etc/systemd/system/multi-user.target.wants/tuned.service";
+const TUNED_PROFILE: &str = "/etc/tuned/active_profile";
+/// Of Debian and Ubuntu, and of Red Hat and SUSE.
+const IRQBALANCE: [&str; 2] = ["/etc/default/irqbalance", "/etc/sysconfig/irqbalance"];
+
+impl Owners {
+    /// Reads them; `services` are those that run.
+    pub fn read(host: &dyn Read, services: &[Service]) -> Owners {
+        Owners {
+            tuned: Tuned::read(host, services),
+            banned: IRQBALANCE.into_iter().find_map(|file| Banned::read(host, file)),
+        }
+    }
+}
+
+impl Tuned {
+    fn read(host: &dyn Read, services: &[Service]) -> Option<Tuned> {
+        let read = |path: &str| text(host, &HostPath::new(path)).unwrap_or_default();
+        let mask = host.link(&HostPath::new(TUNED_UNIT));
+        let arguments = shell_vars::parse(&read(TUNED_ARGUMENTS));
+        let tuned = Tuned {
+            profile: read(TUNED_PROFILE).trim().to_owned(),
+            pid: services.iter().find(|service| service.name == "tuned").map(|service| service.pid),
+            enabled: host.link(&HostPath::new(TUNED_WANTED)).is_ok(),
+            masked: mask.as_deref() == Ok(MASK),
+            own_unit: !matches!(mask.as_deref(), Ok(MASK) | Err(ReadError::Absent | ReadError::Untold)),
+            arguments: KernelArgs::parse(arguments.text("TUNED_BOOT_CMDLINE").unwrap_or_default()),
+        };
+        let is_there = !tuned.profile.is_empty() || tuned.masked || tuned.arguments.tokens().next().is_some();
+        is_there.then_some(tuned)
+    }
+
+    /// Whether it sets things now or will after a boot.
+    pub fn is_active(&self) -> bool {
+        !self.profile.is_empty() && (self.pid.is_some() || (self.enabled && !self.masked))
+    }
+}
+
+impl Banned {
+    /// The list goes before the mask, which newer ones discard (irqbalance(1)). An empty variable is as none.
+    fn read(host: &dyn Read, file: &'static str) -> Option<Banned> {
+        let vars = shell_vars::parse(&text(host, &HostPath::new(file))?);
+        let set = |name: &str| vars.text(name).filter(|value| !value.is_empty());
+        let list = set("IRQBALANCE_BANNED_CPULIST").map(CpuSet::parse_kernel_list);
+        let cpus = list.or_else(|| set("IRQBALANCE_BANNED_CPUS").map(CpuSet::parse_mask))?.ok()?;
+        Some(Banned { file, cpus })
+    }
+}

@@ -1,0 +1,44 @@
+//! The kernel's own watchdogs, which take a busy vCPU for a fault.
+
+use super::{Disruption, Knob, Reach, sysctl};
+
+pub(super) const KNOBS: &[Knob] = &[SOFT, NMI, HUNG_TASK];
+
+const SOFT: Knob = Knob {
+    id: "watchdog.soft",
+    summary: "Do not take a vCPU that never sleeps for a lockup",
+    why: "The detector runs a timer on every CPU and reports one whose thread of its own did not run for 20 s, which \
+        is what a busy real-time vCPU looks like. Real lockups are not reported either.",
+    source: "Linux admin-guide/lockup-watchdogs.rst",
+    since: "Linux 4.3, with CONFIG_SOFTLOCKUP_DETECTOR",
+    check: "/proc/sys/kernel/soft_watchdog is 0",
+    reach: Reach::Live,
+    disruption: Disruption::BriefStall,
+    settings: |_| sysctl("kernel.soft_watchdog", 0),
+};
+
+const NMI: Knob = Knob {
+    id: "watchdog.nmi",
+    summary: "Send no watchdog interrupts that nothing can hold back",
+    why: "The hard lockup detector interrupts each CPU every few seconds through the performance counters, also where \
+        interrupts are off. Without it a CPU that hangs in the kernel is not reported.",
+    source: "Linux admin-guide/lockup-watchdogs.rst, admin-guide/sysctl/kernel.rst (nmi_watchdog)",
+    since: "Linux 2.6.37, with CONFIG_HARDLOCKUP_DETECTOR",
+    check: "/proc/sys/kernel/nmi_watchdog is 0",
+    reach: Reach::Live,
+    disruption: Disruption::BriefStall,
+    settings: |_| sysctl("kernel.nmi_watchdog", 0),
+};
+
+const HUNG_TASK: Knob = Knob {
+    id: "watchdog.hung-task",
+    summary: "Wait 10 minutes before a task that cannot run is reported",
+    why: "An ordinary thread that is bound to an isolated CPU waits there for as long as the vCPU runs. That is no \
+        fault of the thread.",
+    source: "Linux admin-guide/sysctl/kernel.rst (hung_task_timeout_secs)",
+    since: "Linux 2.6.30, with CONFIG_DETECT_HUNG_TASK",
+    check: "/proc/sys/kernel/hung_task_timeout_secs is 600",
+    reach: Reach::Live,
+    disruption: Disruption::None,
+    settings: |_| sysctl("kernel.hung_task_timeout_secs", 600),
+};

@@ -1,0 +1,73 @@
+//! What the operator should know beside the settings.
+
+use super::Asked;
+use crate::facts::{Facts, Loader};
+use crate::formats::HostPath;
+use crate::placement::Placement;
+use crate::profile::{BootLoader, Profile};
+use crate::resources::Resource;
+
+/// Guests that find no pages because the profile leaves those as they are.
+pub(super) fn kept_pages(left_alone: &[Asked], placement: &Placement, facts: &Facts) -> Vec<String> {
+    let pools = facts.numa.nodes.iter().flat_map(|node| &node.pools);
+    let paths: Vec<&HostPath> = pools.map(|pool| &pool.path).collect();
+    let is_pool = |asked: &Asked| match &asked.setting.resource {
+        Resource::Attribute(attribute) => paths.contains(&&attribute.path),
+        _ => false,
+    };
+    if !left_alone.iter().any(is_pool) {
+        return Vec::new();
+    }
+    let short = placement.nodes.iter().filter_map(|node| {
+        let there = facts.numa.get(node.id)?.pool(placement.page).map_or(0, |pool| pool.pages);
+        (there < node.pages.guests).then(|| {
+            format!(
+                "node {} keeps its {there} pages of {}; its guests need {}",
+                node.id, placement.page, node.pages.guests
+            )
+        })
+    });
+    short.collect()
+}
+
+/// What to know of the kernel, the boot loader and the program.
+pub(super) fn of_the_machine(facts: &Facts, profile: &Profile) -> Vec<String> {
+    let mut notes = Vec::new();
+    match facts.kernel.preempt_rt {
+        Some(true) => {}
+        Some(false) => notes.push(
+            "the running kernel is not PREEMPT_RT: CPUs are isolated, but latency has no bound; boot a real-time \
+             kernel"
+                .into(),
+        ),
+        None => notes.push("whether the kernel is PREEMPT_RT is not known here".into()),
+    }
+    for text in &profile.host.kernel_arguments {
+        let name = text.split('=').next().unwrap_or_default();
+        // It may be meant for user space, which the kernel hands it to.
+        notes.extend(
+            facts
+                .kernel
+                .log
+                .against(name)
+                .map(|line| format!("the kernel did not take {}: `{line}`", text.value)),
+        );
+    }
+    if facts.boot.loader == Loader::Unknown && profile.host.boot_loader.value == BootLoader::Auto {
+        notes.push(format!("the boot loader is not known here: {}", unknown_loader()));
+    }
+    if !facts.installed {
+        notes.push(format!(
+            "{} is not there, which the boot unit starts: install the package",
+            crate::facts::PROGRAM
+        ));
+    }
+    notes
+}
+
+/// What was looked for, and what to do.
+pub fn unknown_loader() -> String {
+    "only GRUB as Debian and Ubuntu set it up is (/etc/debian_version and /etc/default/grub). Put \
+     `boot-loader = \"manual\"` under [host] to apply everything else, and add the kernel arguments by hand"
+        .into()
+}

@@ -1,0 +1,56 @@
+//! What must be told of a file that changed.
+
+use crate::formats::HostPath;
+use crate::host::Program;
+
+/// Where systemd looks for the units and drop-ins of the machine's administrator.
+const SYSTEMD: &str = "/etc/systemd/";
+
+/// Our drop-in of irqbalance's unit.
+pub const IRQBALANCE_DROP_IN: &str = "/etc/systemd/system/irqbalance.service.d/50-rtkvm-tune.conf";
+
+/// The variables that the drop-in gives irqbalance.
+pub const IRQBALANCE_LIST: &str = "/etc/rtkvm-tune/irqbalance.env";
+
+/// Our mount of the 1 GiB pages.
+pub const MOUNT_UNIT: &str = "/etc/systemd/system/dev-hugepages1G.mount";
+
+/// The programs that make changes of these files take effect, each once and in their order. A mount whose unit
+/// was taken away stays until the next boot: its pages may be in use.
+pub fn follow_ups<'p>(changed: impl Iterator<Item = (&'p HostPath, bool)>) -> Vec<Program> {
+    let (mut reload, mut irqbalance, mut mount) = (false, false, false);
+    for (path, there) in changed {
+        reload |= path.as_str().starts_with(SYSTEMD);
+        irqbalance |= [IRQBALANCE_DROP_IN, IRQBALANCE_LIST].contains(&path.as_str());
+        mount |= path.as_str() == MOUNT_UNIT && there;
+    }
+    let all = [
+        (reload, Program::DaemonReload),
+        (irqbalance, Program::RestartIrqbalance),
+        (mount, Program::MountHugepages),
+    ];
+    all.into_iter().filter_map(|(wanted, program)| wanted.then_some(program)).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_program_runs_once_and_after_the_reload() {
+        let changed = [
+            (IRQBALANCE_LIST, true),
+            (IRQBALANCE_DROP_IN, true),
+            ("/etc/rtkvm-tune/profile.toml", true),
+            (MOUNT_UNIT, true),
+        ];
+        let programs = |changed: &[(&str, bool)]| {
+            let paths: Vec<_> = changed.iter().map(|(path, there)| (HostPath::new(*path), *there)).collect();
+            follow_ups(paths.iter().map(|(path, there)| (path, *there)))
+        };
+        let all = [Program::DaemonReload, Program::RestartIrqbalance, Program::MountHugepages];
+        assert_eq!(programs(&changed), all);
+        assert_eq!(programs(&changed[2..3]), []);
+        assert_eq!(programs(&[(MOUNT_UNIT, false)]), [Program::DaemonReload]);
+    }
+}
