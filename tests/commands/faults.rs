@@ -28,16 +28,6 @@ const WRITING: [&str; 19] = [
     "flock",
 ];
 
-/// What is kept in the tree about runs: it is no part of the machine that must be the old or the new one.
-const STATE: [&str; 3] = ["var", "var/lib", "var/lib/rtkvm-tune"];
-
-/// The machine, without what is kept about runs.
-fn machine(tree: &Tree) -> Listing {
-    let mut list = tree.list();
-    list.retain(|path, _| !STATE.contains(&path.as_str()) && !path.starts_with("var/lib/rtkvm-tune/"));
-    list
-}
-
 /// The calls of this name that may change something: opening to read is left out. Numbers count from 1.
 fn numbers(tree: &Tree, words: &[&str]) -> Vec<(String, usize)> {
     let copy = tree.copy();
@@ -99,14 +89,14 @@ impl Change {
     fn of(start: Tree, words: &'static [&'static str]) -> Change {
         let done = start.copy();
         done.tune(words).expect(0);
-        let (old, new) = (machine(&start), machine(&done));
+        let (old, new) = (start.list(), done.list());
         assert_ne!(old, new);
         Change { words, start, old, new }
     }
 
     /// Tries every fault at every point; gives the number of runs.
     fn try_all(&self, faults: &[&str]) -> usize {
-        let (mut tree, start) = (self.start.copy(), self.start.list());
+        let (mut tree, start) = (self.start.copy(), list(&self.start.root));
         let mut tried = 0;
         for (name, at) in numbers(&self.start, self.words) {
             for fault in faults {
@@ -114,7 +104,7 @@ impl Change {
                 let what = format!("{name} {at} {fault}: {ran:#?}");
                 self.judge(&tree, &ran, &what);
                 tried += 1;
-                if tree.list() != start {
+                if list(&tree.root) != start {
                     tree = self.start.copy();
                 }
             }
@@ -130,7 +120,7 @@ impl Change {
         // Nothing is left to recover, whatever happened.
         let again = tree.tune(&["recover"]);
         assert_eq!(again.status, Some(0), "{what}\nrecover: {again:#?}");
-        let now = machine(tree);
+        let now = tree.list();
         // What the kernel says of an interrupt that is its own, and so no failure: that one stays where it is.
         let kept = |path: &String| ran.out.contains(&format!("not set  set /{path} to"));
         let is = |listing: &Listing| changed(listing, &now).iter().all(kept);
@@ -166,7 +156,7 @@ fn a_killed_revert_is_the_old_machine_or_the_new() {
 #[test]
 fn a_killed_recover_is_finished_by_the_next() {
     let change = Change::recover();
-    assert!(changed(&machine(&Tree::reference()), &change.new).is_empty(), "recover goes back");
+    assert!(changed(&Tree::reference().list(), &change.new).is_empty(), "recover goes back");
     survives(&change, "recover, killed", &["signal=KILL"]);
 }
 
@@ -192,7 +182,7 @@ fn a_short_write_is_the_old_machine_or_the_new() {
             let ran = tool(command.current_dir(SOURCES), "util-linux");
             change.judge(&tree, &ran, &format!("at most {limit} bytes: {ran:#?}"));
             tried += 1;
-            if machine(&tree) != change.old {
+            if tree.list() != change.old {
                 tree = change.start.copy();
             }
         }
