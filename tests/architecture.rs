@@ -27,7 +27,7 @@ const LAYERS: &[&[&str]] = &[
 
 /// What a layer between `host` and `engine` may use of `host`: reading only. The others: nothing.
 const OF_HOST: &[(&str, &[&str])] = &[
-    ("facts", &["Read", "ReadError"]),
+    ("facts", &["Node", "Read", "ReadError"]),
     ("resources", &["Program", "Read", "ReadError"]),
     ("journal", &["GuestName", "Node", "Read", "ReadError"]),
     ("plan", &["GuestName", "Metadata", "Node", "Program", "Read"]),

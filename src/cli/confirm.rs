@@ -55,10 +55,9 @@ fn confirm(
         trial.booted = Some(boot_id(root));
         keep(&trial, writer)?;
     }
-    let parsed = kept_profile(root)?;
     let until = host::now() + if args.automatic { args.within } else { 0 };
     let found = loop {
-        let found = findings(machine, &parsed, &trial, root, writer)?;
+        let found = findings(machine, &trial, root, writer).unwrap_or_else(|why| vec![why]);
         if found.is_empty() || host::now() >= until {
             break found;
         }
@@ -68,7 +67,13 @@ fn confirm(
         host::pause(PAUSE);
     };
     if found.is_empty() {
-        return make_default(machine, &parsed, &trial, (root, writer, signals));
+        let made = make_default(machine, &trial, (root, writer, signals));
+        if let (Err(why), true) = (&made, args.automatic) {
+            // What could not be taken back whole is `recover`'s to end, which compares.
+            change::refuse_interrupted(root)?;
+            give_up(&trial, why, root, writer)?;
+        }
+        return made;
     }
     let more = found.len().saturating_sub(MOST);
     let mut told = found[..found.len() - more].join("; ");
@@ -115,7 +120,7 @@ fn keep(trial: &Trial, writer: &Writer) -> Result<(), String> {
 /// Keeps the reason, and sees to it that the entry is not booted once more.
 fn give_up(trial: &Trial, why: &str, root: &Root, writer: &Writer) -> Result<(), String> {
     let mut trial = trial.clone();
-    trial.failed = Some(why.to_owned());
+    trial.failed = Some(why.trim().replace('\n', "; "));
     keep(&trial, writer)?;
     let set = grubenv::environment(root).is_ok_and(|block| block.get("next_entry").is_some());
     match writer.run(&Program::ForgetOnce) {
@@ -125,13 +130,8 @@ fn give_up(trial: &Trial, why: &str, root: &Root, writer: &Writer) -> Result<(),
 }
 
 /// What is not in line, as if the arguments of this boot were the default already.
-fn findings(
-    machine: &Machine,
-    parsed: &Parsed,
-    trial: &Trial,
-    root: &Root,
-    writer: &Writer,
-) -> Result<Vec<String>, String> {
+fn findings(machine: &Machine, trial: &Trial, root: &Root, writer: &Writer) -> Result<Vec<String>, String> {
+    let parsed = &kept_profile(root)?;
     let snapshot = machine.snapshot()?;
     let mut facts: Facts = load::facts(machine, &snapshot)?;
     let kernel = plan::default_kernel(&snapshot);
@@ -188,10 +188,10 @@ fn planned(plan: &Plan) -> Option<Vec<KernelArg>> {
 /// As an apply without --trial, which ends the trial too.
 fn make_default(
     machine: &Machine,
-    parsed: &Parsed,
     trial: &Trial,
     (root, writer, signals): (&Root, &Writer, &Signals),
 ) -> Outcome {
+    let parsed = &kept_profile(root)?;
     let applying = Applying {
         verb: "confirm",
         options: Scope::Everything.into(),

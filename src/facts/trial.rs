@@ -5,7 +5,7 @@ use super::{Kernel, grubenv, text};
 use crate::formats::kernel_args::KernelArgs;
 use crate::formats::trial::{self, Trial};
 use crate::formats::{HostPath, grub_menu};
-use crate::host::{Read, ReadError};
+use crate::host::{Node, Read, ReadError};
 
 /// Where a trial is kept until it is confirmed or ended.
 pub const RECORD: &str = "/var/lib/rtkvm-tune/trial.json";
@@ -46,7 +46,11 @@ impl Found {
     /// Reads it. What cannot be read because others than root may not is as if it were not there.
     pub fn read(host: &dyn Read) -> Found {
         let script = host.file(&HostPath::new(SCRIPT)).is_ok();
-        let record = match host.file(&HostPath::new(RECORD)) {
+        let path = HostPath::new(RECORD);
+        let record = match host.file(&path) {
+            Ok(_) if matches!(host.node(&path), Ok(Node::Link { .. })) => {
+                Some(Err("it is a symbolic link".into()))
+            }
             Ok(file) if file.mode & 0o077 != 0 => {
                 Some(Err(format!("its mode is {:04o}: others than root can use it", file.mode)))
             }
@@ -90,8 +94,8 @@ impl Found {
                 None if other_boot.is_some() => failed("its boot ended before it was confirmed"),
                 None if !offered => failed("GRUB had no entry for it any more: was its kernel removed?"),
                 None if self.once => failed(
-                    "GRUB did not boot its entry, and its one-shot flag is still set: does the machine boot by another \
-                     boot loader or disk?",
+                    "GRUB did not boot its entry, and its one-shot flag is still set: does the machine boot by kexec, \
+                     another boot loader or another disk?",
                 ),
                 None => failed(
                     "its boot did not come up so far that it could be confirmed: it panicked, hung, or was switched off \

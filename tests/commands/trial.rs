@@ -424,6 +424,79 @@ fn a_record_that_is_not_ours_is_told() {
     let tree = armed();
     tree.chmod(RECORD, 0o644);
     assert!(verify(&tree, 1).contains("its mode is 0644"));
+    std::fs::rename(tree.at(RECORD), tree.at("trial.json")).expect("moved");
+    tree.link(RECORD, "/trial.json");
+    assert!(verify(&tree, 1).contains("it is a symbolic link"));
+}
+
+/// Wherever it stands, what confirming it has kept included.
+#[test]
+fn a_revert_ends_it() {
+    for boots in 0..3 {
+        let tree = machine();
+        let first = tree.list();
+        tree.tune(&["apply", "--trial", REFERENCE]).expect(0);
+        arm(&tree);
+        if boots > 0 {
+            boot(&tree, "second");
+            tree.write("sys/devices/system/cpu/nohz_full", "\n");
+            confirm(&tree, AUTOMATIC, 1);
+        }
+        if boots > 1 {
+            boot(&tree, "third");
+        }
+        let ran = tree.tune(&["revert"]).expect(0);
+        assert!(
+            ran.out.contains("to do    run `grub-editenv /boot/grub/grubenv unset next_entry`"),
+            "{}",
+            ran.out
+        );
+        has_no_trial(&tree);
+        update_grub(&tree);
+        let boot_and_state =
+            |path: &String| [CFG, GRUBENV].contains(&path.as_str()) || path.starts_with("etc/");
+        let different = changed(&first, &tree.list());
+        let different: Vec<_> =
+            different.iter().filter(|path| boot_and_state(path) && *path != GRUBENV).collect();
+        assert!(different.is_empty(), "{different:?}");
+    }
+}
+
+/// A trial that was begun and not finished is taken back whole.
+#[test]
+fn a_killed_apply_leaves_no_trial() {
+    let tree = machine();
+    let first = tree.list();
+    let inject = "inject=renameat:signal=KILL:when=";
+    let mut points = 0;
+    for at in 1.. {
+        let tree = tree.copy();
+        let options = ["-e", "trace=renameat", "-e", &format!("{inject}{at}")];
+        let (ran, calls) = strace(&options, &["apply", "--trial", REFERENCE, "--root", tree.name()]);
+        if calls.len() < at {
+            ran.expect(0);
+            break;
+        }
+        points += 1;
+        tree.tune(&["recover"]).expect(0);
+        has_no_trial(&tree);
+        let different = changed(&first, &tree.list());
+        let different: Vec<_> = different.iter().filter(|path| path.starts_with("etc/")).collect();
+        assert!(different.is_empty(), "{at}: {different:?}");
+    }
+    assert!(points > 5, "{points}");
+}
+
+/// What keeps it from being confirmed is kept, whatever it is.
+#[test]
+fn an_audit_that_cannot_be_made_is_a_failed_one() {
+    let tree = armed();
+    boot(&tree, "second");
+    tree.write(KEPT_PROFILE, "[host]\nhousekeeping-cpus-per-node = 99\n");
+    let ran = confirm(&tree, AUTOMATIC, 1);
+    assert!(ran.err.contains("housekeeping"), "{}", ran.err);
+    assert!(tree.read(RECORD).contains("housekeeping"), "{}", tree.read(RECORD));
+    assert!(verify(&tree, 1).contains("It could not be confirmed: "));
 }
 
 /// A capture tells as much of a trial as its machine.

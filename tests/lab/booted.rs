@@ -28,7 +28,7 @@ pub(super) fn the_machine_is_as_planned() -> Result<()> {
         // It follows when the interrupt next fires.
         lagging += usize::from(!effective.intersection(&isolated).is_empty());
     }
-    eprintln!("      {lagging} interrupts have not fired since they were moved");
+    host.say(&format!("{lagging} interrupts have not fired since they were moved"));
 
     let unit = host.sh("systemctl show rtkvm-tune.service --property=ActiveState,ExecMainStatus")?;
     ensure!(
@@ -52,20 +52,49 @@ fn is(host: &Host, path: &str, wanted: &str) -> Result<()> {
     Ok(())
 }
 
-pub(super) fn a_foreign_drop_in_leaves_our_arguments() -> Result<()> {
+pub(super) fn a_kernel_update_and_a_foreign_drop_in_leave_our_arguments() -> Result<()> {
     let mut host = Host::boot_applied()?;
     // As cloud images have it; its name sorts before ours.
     host.write(
         "/etc/default/grub.d/50-cloudimg-settings.cfg",
         b"GRUB_CMDLINE_LINUX_DEFAULT=\"quiet foreign=1\"\nGRUB_TIMEOUT=0\n",
     )?;
-    host.sh("update-grub")?;
+    let before = host.sh("uname -r")?;
+    // Its scripts make an initramfs and run update-grub, as on every Debian host.
+    host.sh("dpkg --install /var/cache/lab/kernel.deb")?;
+    let menu = host.read("/boot/grub/grub.cfg")?;
+    let lines: Vec<&str> = menu.lines().filter(|line| line.trim_start().starts_with("linux\t")).collect();
+    for kernel in lines.iter().map(|line| line.split_whitespace().nth(1).unwrap_or_default()) {
+        ensure!(kernel.starts_with("/boot/vmlinuz-"), "grub.cfg boots {kernel}");
+    }
+    for line in &lines {
+        for word in [&format!("nohz_full={ISOLATED}"), "hugepagesz=1G", "foreign=1"] {
+            ensure!(line.split_whitespace().any(|have| have == word), "{word} is not in `{line}`");
+        }
+    }
+    let updated = lines.iter().any(|line| !line.contains(&format!("/vmlinuz-{} ", before.trim())));
+    ensure!(updated, "no entry has the new kernel: {lines:#?}");
     host.verify(PROFILE)?.expect(0)?;
+
     host.reboot()?;
+    let after = host.sh("uname -r")?;
+    ensure!(after != before, "it still runs {after}");
     let line = host.read("/proc/cmdline")?;
     ensure!(line.split(' ').any(|word| word == "foreign=1"), "the foreign argument is not there: {line}");
     is(&host, "/sys/devices/system/cpu/isolated", ISOLATED)?;
     is(&host, "/sys/devices/system/cpu/nohz_full", ISOLATED)?;
+    host.verify(PROFILE)?.expect(0)?;
+    Ok(())
+}
+
+pub(super) fn outlives_a_panic_and_a_power_cut() -> Result<()> {
+    let mut host = Host::boot_applied()?;
+    host.sh("sysctl --quiet kernel.panic=1")?;
+    host.panic()?;
+    host.verify(PROFILE)?.expect(0)?;
+    // While the services stop.
+    host.start_reboot();
+    host.power_cut()?;
     host.verify(PROFILE)?.expect(0)?;
     Ok(())
 }

@@ -32,7 +32,7 @@ pub(super) fn is_found_and_mended() -> Result<()> {
     ensure!(host.read(pages)? == PAGES, "the pages did not come back");
     ensure!(host.sh("cat /boot/grub/grub.cfg")?.contains(" nohz_full=2-7,10-15"), "grub.cfg was not mended");
 
-    // It looks at the interrupts every ten seconds, and must leave the isolated CPUs alone.
+    // irqbalance looks at the interrupts every ten seconds, and must leave the isolated CPUs alone.
     host.sh("systemctl restart irqbalance && sleep 25")?;
     host.verify(PROFILE)?.expect(0)?;
     Ok(())

@@ -187,35 +187,3 @@ fn attribute(node: &Node, name: &str) -> Result<u64> {
     let text = node.attribute(name).with_context(|| format!("<{}> has no {name}", node.tag_name().name()))?;
     Ok(text.parse()?)
 }
-
-/// 30 of the 31.4 GiB of a node: the kernel's own memory lies in some of the places where a page would be.
-const TOO_MANY: &str = "[host]\nhousekeeping-cpus-per-node = 2\nhousekeeping-memory-per-node = \"1GiB\"\n\n\
-    [host.hugepages]\nsize = \"1GiB\"\ncount = 30\n";
-
-pub(super) fn pages_that_are_not_granted_are_reported() -> Result<()> {
-    let host = Host::boot("reference")?;
-    host.put_program()?;
-    host.write("/root/profiles/too-many.toml", TOO_MANY.as_bytes())?;
-    let applied = host.tune_with("apply", "/root/profiles/too-many.toml", "--format json")?.json(0)?;
-    let mut short = 0;
-    for node in 0..2 {
-        let path = format!("/sys/devices/system/node/node{node}/hugepages/hugepages-1048576kB/nr_hugepages");
-        let reports = applied["reports"].as_array().context("no reports")?;
-        let report = reports.iter().find(|report| report["step"].to_string().contains(&path));
-        let report = report.with_context(|| format!("no report on {path}:\n{}", applied["reports"]))?;
-        let got: u64 = host.read(&path)?.parse()?;
-        eprintln!("      node {node}: {got} of 30 pages");
-        match got {
-            30 => ensure!(report["outcome"] == "done", "{report}"),
-            _ => {
-                short += 1;
-                ensure!(report["outcome"] == "short", "{report}");
-                ensure!(report["detail"]["wanted"] == 30 && report["detail"]["got"] == got, "{report}");
-            }
-        }
-    }
-    ensure!(short > 0, "the kernel granted every page: the test proves nothing");
-    // The next boot grants them, says the plan: nothing else was left out.
-    host.tune_with("verify", "/root/profiles/too-many.toml", "")?.expect(3)?;
-    Ok(())
-}

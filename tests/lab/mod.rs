@@ -5,7 +5,10 @@ use super::{Host, Test};
 
 mod booted;
 mod drift;
+mod guest;
 mod live;
+mod pages;
+mod revert;
 mod state;
 
 /// The profile of most tests.
@@ -16,12 +19,19 @@ const ISOLATED: &str = "2-7,10-15";
 /// The pages of 1 GiB on each node.
 const PAGES: &str = "25";
 
-/// Every test, in the order they run.
+/// Every test, in the order they start.
 pub(super) const TESTS: &[Test] = &[
     ("live::what_is_announced_is_what_changes", live::what_is_announced_is_what_changes),
     ("booted::the_machine_is_as_planned", booted::the_machine_is_as_planned),
-    ("live::libvirt_and_a_capture_agree", live::libvirt_and_a_capture_agree),
-    ("booted::a_foreign_drop_in_leaves_our_arguments", booted::a_foreign_drop_in_leaves_our_arguments),
+    (
+        "booted::a_kernel_update_and_a_foreign_drop_in_leave_our_arguments",
+        booted::a_kernel_update_and_a_foreign_drop_in_leave_our_arguments,
+    ),
+    ("booted::outlives_a_panic_and_a_power_cut", booted::outlives_a_panic_and_a_power_cut),
+    ("revert::leaves_everything_as_on_the_first_day", revert::leaves_everything_as_on_the_first_day),
     ("drift::is_found_and_mended", drift::is_found_and_mended),
-    ("live::pages_that_are_not_granted_are_reported", live::pages_that_are_not_granted_are_reported),
+    ("guest::runs_where_it_was_placed", guest::runs_where_it_was_placed),
+    ("live::libvirt_and_a_capture_agree", live::libvirt_and_a_capture_agree),
+    ("pages::too_many_are_reported", pages::too_many_are_reported),
+    ("pages::fragmented_memory_is_reported", pages::fragmented_memory_is_reported),
 ];

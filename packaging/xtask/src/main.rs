@@ -14,10 +14,6 @@ const USAGE: &str = "\
 usage: cargo xtask TASK
 
   test [FILTER]         everything a change must pass; installs the Debian packages the tests need (as root)
-  captures [OPTION] [NAME...]
-                        record the test machines of tests/captures with QEMU; all of them without a NAME
-      --list            name the machines and say what they are
-      --program FILE    a static program to record with, instead of a fresh build
   bench [--keep DIR]    what a dry run costs, next to a program that only reads the same files
   deb [--profile NAME]  build the Debian package of this tree, static, in target/deb
   lab VERB              a real host, emulated: `cargo xtask lab help`
@@ -33,7 +29,6 @@ fn main() -> ExitCode {
     let result = match task {
         "test" => test::run(rest),
         "bench" => bench::run(rest),
-        "captures" => captures::run(rest),
         "deb" => deb::run(rest),
         "docs" => docs::run(rest),
         "lab" => lab::run(rest),

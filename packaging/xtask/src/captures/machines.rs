@@ -221,7 +221,7 @@ impl Machine {
     /// The comment at the top of the machine's file: what it is and how to get it again.
     pub(crate) fn header(&self, kernel: &Kernel, arguments: &[String]) -> String {
         let mut text = format!(
-            "# {}: {}.\n# Made by `cargo xtask captures {}` with the Debian kernel {}:\n#\n# qemu-system-x86_64",
+            "# {}: {}.\n# Made by `cargo xtask lab capture {}` with the Debian kernel {}:\n#\n# qemu-system-x86_64",
             self.name, self.about, self.name, kernel.package
         );
         for argument in arguments {

@@ -1,11 +1,12 @@
-//! `cargo xtask captures`: records the test machines with QEMU's emulation and a real PREEMPT_RT kernel.
+//! `cargo xtask lab capture`: records the test machines with QEMU's emulation and a real PREEMPT_RT kernel.
 
 use std::fs;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 
-use crate::shell::{cache, cargo, need, root, run as run_command, seconds, step};
+use crate::deb;
+use crate::shell::{cache, need, root, seconds, step};
 
 mod debian;
 mod initramfs;
@@ -36,7 +37,7 @@ pub(crate) fn run(args: &[String]) -> Result<()> {
     need(&["qemu-system-x86_64", "cpio", "grub-mkconfig", "setpriv", "apt-get", "dpkg"])?;
     let program = match program {
         Some(file) => file,
-        None => step("static rtkvm-tune", static_program)?,
+        None => step("static rtkvm-tune", || deb::program("dev"))?,
     };
     let kernel = step("Debian kernel and files", || debian::fetch(&cache()?))?;
     let work = root().join("target/captures");
@@ -72,18 +73,6 @@ fn select(names: &[&str]) -> Result<Vec<&'static Machine>> {
 /// The machine of this name.
 pub(crate) fn machine(name: &str) -> Result<&'static Machine> {
     Ok(select(&[name])?[0])
-}
-
-/// Builds rtkvm-tune without any shared library, in its own target folder so that the usual build stays warm.
-fn static_program() -> Result<PathBuf> {
-    const TARGET: &str = "x86_64-unknown-linux-gnu";
-    let folder = root().join("target/static");
-    let mut build = cargo();
-    // Naming the target keeps the flag away from build scripts and procedural macros.
-    build.args(["build", "--quiet", "--locked", "--package", "rtkvm-tune", "--target", TARGET]);
-    build.arg("--target-dir").arg(&folder).env("RUSTFLAGS", "-C target-feature=+crt-static");
-    run_command(&mut build)?;
-    Ok(folder.join(TARGET).join("debug/rtkvm-tune"))
 }
 
 fn record(machine: &Machine, kernel: &debian::Kernel, base: &Path, work: &Path) -> Result<()> {

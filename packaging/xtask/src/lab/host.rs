@@ -2,6 +2,8 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
@@ -13,7 +15,7 @@ use crate::deb;
 use crate::shell::{root, seconds};
 
 /// Until when a command must be done.
-const COMMAND: Duration = Duration::from_secs(240);
+const COMMAND: Duration = Duration::from_secs(600);
 /// Where profiles go that a test applies.
 const PROFILES: &str = "/root/profiles";
 
@@ -21,7 +23,13 @@ const PROFILES: &str = "/root/profiles";
 pub(crate) struct Host {
     machine: VirtualMachine,
     disk: PathBuf,
+    topology: String,
 }
+
+/// The disk of the guide's machine after `apply`, and the package of this tree: the first test that wants one makes
+/// it, and the others wait for it.
+static APPLIED: Mutex<()> = Mutex::new(());
+static PACKAGE: Mutex<Option<PathBuf>> = Mutex::new(None);
 
 impl Host {
     /// Boots a fresh Debian host with this topology, through its own GRUB.
@@ -31,8 +39,14 @@ impl Host {
     }
 
     /// Boots the guide's machine as it is after `put_program` and `apply profiles/kvm-realtime.toml`, shut down in
-    /// order. The first test that wants it makes it.
+    /// order.
     pub(crate) fn boot_applied() -> Result<Host> {
+        let disk = Host::applied_disk()?;
+        Host::from_disk("reference", &disk, "qcow2")
+    }
+
+    fn applied_disk() -> Result<PathBuf> {
+        let _one = APPLIED.lock().unwrap_or_else(PoisonError::into_inner);
         let states = work().join("states");
         // Another program, profile or image, another state. The package itself has the time of its making in it.
         let mut state = sha1_smol::Sha1::from(fs::read(deb::program("lab")?)?);
@@ -44,35 +58,34 @@ impl Host {
             fs::create_dir_all(&states)?;
             let mut host = Host::boot("reference")?;
             host.put_program()?;
+            // It would move interrupts until the kernel isolates CPUs; it is there again after the boot.
+            host.sh("systemctl stop irqbalance")?;
             host.apply("profiles/kvm-realtime.toml")?.expect(0)?;
             host.machine.power_off()?;
             fs::copy(&host.disk, disk.with_extension("new"))?;
             fs::rename(disk.with_extension("new"), &disk)?;
         }
-        Host::from_disk("reference", &disk, "qcow2")
+        Ok(disk)
     }
 
     fn from_disk(topology: &str, base: &Path, format: &str) -> Result<Host> {
-        let key = image::get()?.key;
         fs::create_dir_all(work())?;
-        let disk = work().join("test.qcow2");
-        let start = || -> Result<VirtualMachine> {
+        let folder = folder();
+        let disk = folder.with_extension("qcow2");
+        let machine = once_more("boot", || {
             overlay(base, format, &disk)?;
-            let boot = Boot { topology, disk: &disk, format: "qcow2", key: &key, extra: &[], attached: true };
-            let mut machine = VirtualMachine::start(&work().join("test"), &boot)?;
-            machine.wait_for_ssh()?;
-            Ok(machine)
-        };
-        let machine = once_more("boot", start)?;
-        let host = Host { machine, disk };
+            start(topology, &disk)
+        })?;
+        let host = Host { machine, disk, topology: topology.to_owned() };
         host.settle()?;
-        eprintln!("      booted in {}", seconds(host.machine.age()));
+        host.say(&format!("booted in {}", host.cost(host.machine.age())));
         Ok(host)
     }
 
-    /// Waits until systemd has started everything, and names the services that failed.
+    /// Waits until systemd has started everything and udev has loaded every driver, and names the services that
+    /// failed.
     fn settle(&self) -> Result<()> {
-        let state = self.run("systemctl is-system-running --wait")?.stdout;
+        let state = self.run("systemctl is-system-running --wait; udevadm settle")?.stdout;
         if state.trim() != "running" {
             let failed = self.run("systemctl --failed --no-legend --plain")?.stdout;
             bail!("the host is {}:\n{failed}", state.trim());
@@ -80,20 +93,73 @@ impl Host {
         Ok(())
     }
 
-    /// Reboots through GRUB and waits until every service is up.
+    /// A time, and the processor time that QEMU took in it: the one that says something on a busy computer.
+    fn cost(&self, time: Duration) -> String {
+        format!("{} ({:.1} s of a processor)", seconds(time), self.machine.processor_time())
+    }
+
+    /// Reboots in order, through GRUB, and waits until every service is up.
     pub(crate) fn reboot(&mut self) -> Result<()> {
         let start = Instant::now();
-        self.machine.reboot()?;
+        self.start_reboot();
+        self.wait_for_reset(Duration::from_secs(300))?;
+        self.boot_again(&format!("down in {}", seconds(start.elapsed())))
+    }
+
+    /// Lets the kernel panic and waits until the host has booted again by itself, which needs `panic=` or
+    /// `kernel.panic`, and until every service is up.
+    pub(crate) fn panic(&mut self) -> Result<()> {
+        self.machine.order("echo c >/proc/sysrq-trigger");
+        self.wait_for_console("Kernel panic", Duration::from_secs(120))?;
+        self.wait_for_reset(Duration::from_secs(120))?;
+        self.boot_again("panicked")
+    }
+
+    /// Takes the power away, gives it back, and waits until every service is up.
+    pub(crate) fn power_cut(&mut self) -> Result<()> {
+        self.machine.kill();
+        self.boot_again("power cut")
+    }
+
+    /// Asks for a reboot in order and waits for nothing.
+    pub(crate) fn start_reboot(&self) {
+        self.machine.order("systemctl reboot");
+    }
+
+    /// Waits until the host resets itself.
+    pub(crate) fn wait_for_reset(&mut self, limit: Duration) -> Result<()> {
+        self.machine.wait_for_reset(limit)
+    }
+
+    /// Waits until this text appears on the serial console of this boot.
+    pub(crate) fn wait_for_console(&mut self, text: &str, limit: Duration) -> Result<()> {
+        self.machine.wait_for_console(text, limit)
+    }
+
+    /// Boots from the host's disk as it is.
+    fn boot_again(&mut self, why: &str) -> Result<()> {
+        self.machine = start(&self.topology, &self.disk)?;
         self.settle()?;
-        eprintln!("      rebooted in {}", seconds(start.elapsed()));
+        self.say(&format!("{why}, up again in {}", self.cost(self.machine.age())));
         Ok(())
     }
 
-    /// Builds the package of this tree and installs it.
+    /// Installs the package of this tree.
     pub(crate) fn put_program(&self) -> Result<()> {
-        let package = deb::build("lab")?;
-        self.put(&package, "/root/rtkvm-tune.deb")?;
+        let mut package = PACKAGE.lock().unwrap_or_else(PoisonError::into_inner);
+        let built = match package.take() {
+            Some(built) => built,
+            None => deb::build("lab")?,
+        };
+        *package = Some(built.clone());
+        drop(package);
+        self.put(&built, "/root/rtkvm-tune.deb")?;
         self.sh("dpkg --install /root/rtkvm-tune.deb").map(drop)
+    }
+
+    /// A line about this test.
+    pub(crate) fn say(&self, text: &str) {
+        say(text);
     }
 
     /// Copies a file into the host, readable for all and writable for root.
@@ -111,6 +177,11 @@ impl Host {
     /// Runs a command line, whatever its exit status.
     pub(crate) fn run(&self, command: &str) -> Result<Done> {
         self.machine.ssh(command, b"", COMMAND)
+    }
+
+    /// The output of a command line that must succeed, and may take long.
+    pub(crate) fn sh_within(&self, limit: Duration, command: &str) -> Result<String> {
+        self.machine.ssh(command, b"", limit)?.success()
     }
 
     /// The output of a command line that must succeed.
@@ -134,7 +205,7 @@ impl Host {
     pub(crate) fn tune_with(&self, verb: &str, profile: &str, options: &str) -> Result<Tuned> {
         let start = Instant::now();
         let done = self.run(&format!("rtkvm-tune {verb} {profile} {options}"))?;
-        eprintln!("      {verb} {options}: status {} in {}", done.code(), seconds(start.elapsed()));
+        self.say(&format!("{verb} {options}: status {} in {}", done.code(), seconds(start.elapsed())));
         Ok(Tuned(done))
     }
 
@@ -151,7 +222,7 @@ impl Host {
 
 impl Drop for Host {
     fn drop(&mut self) {
-        eprintln!("      QEMU had at most {} MiB", self.machine.peak());
+        self.say(&format!("QEMU had at most {} MiB", self.machine.peak()));
         self.machine.kill();
         let _ = fs::remove_file(&self.disk);
     }
@@ -184,7 +255,36 @@ impl Tuned {
 /// An emulated boot may hang by chance: it gets a second chance, and that is said.
 fn once_more<T>(what: &str, mut work: impl FnMut() -> Result<T>) -> Result<T> {
     work().or_else(|error| {
-        eprintln!("      {what} failed, trying ONCE MORE: {error:#}");
+        say(&format!("{what} failed, trying ONCE MORE: {error:#}"));
         work()
     })
+}
+
+/// Boots from this disk as it is. A boot that panics or gives up resets itself and boots once more, as on any machine.
+fn start(topology: &str, disk: &Path) -> Result<VirtualMachine> {
+    let key = image::get()?.key;
+    let boot = Boot { topology, disk, format: "qcow2", key: &key, extra: &[], attached: true };
+    let mut machine = VirtualMachine::start(&folder(), &boot)?;
+    let mut reached = machine.wait_for_ssh();
+    if reached.is_err() && machine.has_reset()? {
+        say("it reset itself while booting");
+        machine = VirtualMachine::start(&folder(), &boot)?;
+        reached = machine.wait_for_ssh();
+    }
+    reached.map(|_| machine)
+}
+
+/// The test that runs in this thread.
+fn test_name() -> String {
+    thread::current().name().unwrap_or("main").to_owned()
+}
+
+/// Where this thread's host has its files.
+fn folder() -> PathBuf {
+    work().join(test_name().replace("::", "-"))
+}
+
+/// One line, with the name of the test: two run at once.
+fn say(text: &str) {
+    eprintln!("      {}: {text}", test_name());
 }

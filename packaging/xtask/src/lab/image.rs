@@ -126,8 +126,13 @@ fn bootstrap(work: &Path, tree: &Path, key: &Path) -> Result<()> {
     let script = work.join("customize.sh");
     fs::write(&script, CUSTOMIZE)?;
     let log = work.join("mmdebstrap.log");
-    let mut command = Command::new("mmdebstrap");
-    command.args(OPTIONS).env("LAB_KEY", key.with_extension("pub"));
+    // Should this process end in any way, the kernel ends all that this starts and undoes its mounts.
+    let mut command = Command::new("setpriv");
+    command.args(["--pdeathsig", "KILL", "--", "unshare", "--mount", "--mount-proc", "--pid", "--fork"]);
+    command
+        .args(["--kill-child", "--", "mmdebstrap"])
+        .args(OPTIONS)
+        .env("LAB_KEY", key.with_extension("pub"));
     command.arg(format!("--include={},{EMULATOR}", PACKAGES.join(",")));
     command.arg(format!("--customize-hook=sh '{}' \"$1\"", script.display()));
     command.arg(RELEASE).arg(tree).args(sources()?);

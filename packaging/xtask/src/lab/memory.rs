@@ -10,7 +10,9 @@ use anyhow::{Context, Result};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-/// The most that one machine may have, in MiB. One runs at a time, besides perhaps one that was started by hand.
+/// How many machines may run at once.
+pub(crate) const MACHINES: usize = 2;
+/// The most that one machine may have, in MiB: 14 GiB for all.
 const MOST: u64 = 7 * 1024;
 /// What became of a machine that had more.
 pub(crate) const EXCESS: &str = "it was killed, because it took more than 7 GiB of this computer's memory";

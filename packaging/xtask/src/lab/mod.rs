@@ -3,16 +3,17 @@
 
 use std::fs;
 use std::io::{Read, stdin};
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use anyhow::{Context, Result, anyhow, bail};
+use anyhow::{Context, Result, bail};
 
 mod host;
 mod image;
 mod memory;
+mod noise;
 mod ssh;
+mod suite;
 /// The tests are a part of this program: it always compiles them, and `cargo test` never runs them.
 #[path = "../../../../tests/lab/mod.rs"]
 mod tests;
@@ -20,6 +21,7 @@ mod virtual_machine;
 
 pub(crate) use host::Host;
 
+use crate::captures;
 use crate::shell::{need, seconds, step};
 use virtual_machine::{Boot, VirtualMachine};
 
@@ -27,8 +29,18 @@ const USAGE: &str = "\
 usage: cargo xtask lab VERB
 
   build             make the image of the hosts, if its recipe changed (as root)
-  test [FILTER]     run the tests of tests/lab whose names contain FILTER
-  start [MACHINE]   boot a host that stays; a MACHINE of `cargo xtask captures --list`, `reference` without it
+  test [--jobs N] [FILTER]
+                    run the tests of tests/lab whose names contain FILTER, N at once: 2 without it, which is the most
+  capture [OPTION] [MACHINE...]
+                    record tests/captures anew, on a kernel and a shell only; all machines without a MACHINE
+      --list        name the machines and say what they are
+      --program FILE
+                    a static program to record with, instead of a fresh build
+  noise [--seconds N] [--try FILE] [STATE...]
+                    count and trace what interrupts the isolated CPUs, side by side in each STATE: untuned,
+                    tuned, ours; tuned+ARGUMENT or ours+ARGUMENT with one more kernel argument. 60 seconds for
+                    each load without --seconds. --try runs a shell script in the host before it is measured
+  start [MACHINE]   boot a host that stays; `reference` without a MACHINE
   ssh [COMMAND]     a shell or one command in that host
   put FILE PATH     copy a file into it
   reboot            reboot it and wait for it
@@ -41,6 +53,9 @@ pub(crate) type Test = (&'static str, fn() -> Result<()>);
 
 /// Does what one verb of the lab says.
 pub(crate) fn run(args: &[String]) -> Result<()> {
+    if let Some(("capture", rest)) = args.split_first().map(|(verb, rest)| (verb.as_str(), rest)) {
+        return captures::run(rest);
+    }
     let words: Vec<&str> = args.iter().map(String::as_str).collect();
     match words.as_slice() {
         ["build"] => {
@@ -48,8 +63,13 @@ pub(crate) fn run(args: &[String]) -> Result<()> {
             println!("{}", image.disk.display());
             Ok(())
         }
-        ["test"] => test(""),
-        ["test", filter] => test(filter),
+        ["test"] => suite::run("", 2),
+        ["test", "--jobs", jobs] => suite::run("", jobs.parse().context("--jobs needs a number")?),
+        ["test", "--jobs", jobs, filter] => {
+            suite::run(filter, jobs.parse().context("--jobs needs a number")?)
+        }
+        ["test", filter] => suite::run(filter, 2),
+        ["noise", rest @ ..] => noise::run(rest),
         ["start"] => start("reference"),
         ["start", topology] => start(topology),
         ["ssh", command @ ..] => shell(&command.join(" ")),
@@ -122,32 +142,4 @@ fn put(file: &Path, path: &str) -> Result<()> {
     }
     let command = format!("cat >'{path}'");
     started()?.ssh(&command, &content, Duration::from_secs(600))?.success().map(drop)
-}
-
-/// Runs the tests one after another: two hosts would not make two processors faster.
-fn test(filter: &str) -> Result<()> {
-    let chosen: Vec<&Test> = tests::TESTS.iter().filter(|(name, _)| name.contains(filter)).collect();
-    if chosen.is_empty() {
-        let names: Vec<&str> = tests::TESTS.iter().map(|(name, _)| *name).collect();
-        bail!("no test is called `{filter}`: there are {}", names.join(", "));
-    }
-    let start = Instant::now();
-    step("image", image::get)?;
-    let mut failed = Vec::new();
-    for (name, work) in &chosen {
-        let result = step(name, || match catch_unwind(AssertUnwindSafe(work)) {
-            Ok(result) => result,
-            // The panic has printed its message.
-            Err(_) => Err(anyhow!("it panicked")),
-        });
-        if let Err(error) = result {
-            eprintln!("    {error:#}");
-            failed.push(*name);
-        }
-    }
-    eprintln!("{} of {} passed in {}", chosen.len() - failed.len(), chosen.len(), seconds(start.elapsed()));
-    match failed.is_empty() {
-        true => Ok(()),
-        false => bail!("failed: {}", failed.join(", ")),
-    }
 }

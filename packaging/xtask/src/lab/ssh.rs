@@ -1,7 +1,8 @@
 //! Commands in a guest, through one ssh connection that all of them share: setting one up takes long under emulation.
 
 use std::fs::File;
-use std::io::Write;
+use std::io::{Read, Write};
+use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus, Stdio};
 use std::thread;
@@ -79,11 +80,30 @@ impl Connection {
     /// # Errors
     /// The guest is there and refuses the key: waiting would not help.
     pub(crate) fn reach(&self) -> Result<Reached> {
+        if !self.greets() {
+            return Ok(Reached::NotYet);
+        }
+        self.close();
         match self.run("true", b"", Duration::from_secs(30)) {
             Ok(done) if done.status.success() => Ok(Reached::Yes),
             Ok(done) if done.stderr.contains("Permission denied") => bail!("{}", done.stderr.trim()),
             _ => Ok(Reached::NotYet),
         }
+    }
+
+    /// Whether an ssh server answers. QEMU takes the connection whatever the guest does, so ssh itself would wait
+    /// long for one that boots.
+    fn greets(&self) -> bool {
+        let limit = Duration::from_secs(3);
+        let address = SocketAddr::from((Ipv4Addr::LOCALHOST, self.port));
+        let greeting = || -> std::io::Result<bool> {
+            let mut stream = TcpStream::connect_timeout(&address, limit)?;
+            stream.set_read_timeout(Some(limit))?;
+            let mut start = [0; 4];
+            stream.read_exact(&mut start)?;
+            Ok(&start == b"SSH-")
+        };
+        greeting().unwrap_or(false)
     }
 
     /// Runs a command line in the guest's shell.

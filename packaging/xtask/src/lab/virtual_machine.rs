@@ -18,10 +18,10 @@ use super::ssh::{Connection, Done, Reached};
 use crate::captures::machine;
 use crate::shell::seconds;
 
-/// Until when a boot must answer.
-const BOOT: Duration = Duration::from_secs(300);
+/// Until when a boot must answer. It takes 50 s alone, and many times that on a computer that is busy otherwise.
+const BOOT: Duration = Duration::from_secs(600);
 /// Until when it must have powered off.
-const POWER_OFF: Duration = Duration::from_secs(120);
+const POWER_OFF: Duration = Duration::from_secs(300);
 const DEVICES: [&str; 11] = [
     "-netdev",
     "-device",
@@ -38,7 +38,7 @@ const DEVICES: [&str; 11] = [
 
 /// How to boot.
 pub(crate) struct Boot<'a> {
-    /// A machine of `cargo xtask captures --list`.
+    /// A machine of `cargo xtask lab capture --list`.
     pub(crate) topology: &'a str,
     /// The disk, which is written to.
     pub(crate) disk: &'a Path,
@@ -56,6 +56,7 @@ pub(crate) struct Boot<'a> {
 pub(crate) struct VirtualMachine {
     folder: PathBuf,
     pid: Pid,
+    born: Option<u64>,
     connection: Connection,
     started: Instant,
     /// Attached machines only: whoever starts QEMU must also wait for its end.
@@ -88,13 +89,14 @@ impl VirtualMachine {
         let mut machine = VirtualMachine {
             folder: folder.to_owned(),
             pid,
+            born: birth(pid),
             connection,
             started: Instant::now(),
             process: None,
             watch: None,
         };
-        fs::write(folder.join("pid"), pid.to_string())?;
-        fs::write(folder.join("port"), port.to_string())?;
+        let born = machine.born.context("QEMU ended at once")?;
+        fs::write(folder.join("machine"), format!("{pid} {born} {port}"))?;
         memory::sacrifice(pid)?;
         if boot.attached {
             machine.process = Some(child);
@@ -108,13 +110,17 @@ impl VirtualMachine {
     /// # Errors
     /// There is none.
     pub(crate) fn running(folder: &Path, key: &Path) -> Result<VirtualMachine> {
-        let number = |name: &str| -> Result<i32> { Ok(fs::read_to_string(folder.join(name))?.parse()?) };
-        let found = number("pid").and_then(|pid| Ok((pid, u16::try_from(number("port")?)?)));
-        let (pid, port) = found.ok().context("no machine runs: `cargo xtask lab start` starts one")?;
+        let text = fs::read_to_string(folder.join("machine")).unwrap_or_default();
+        let mut words = text.split(' ').map(str::parse);
+        let (Some(Ok(pid)), Some(Ok(born)), Some(Ok(port))) = (words.next(), words.next(), words.next())
+        else {
+            bail!("no machine runs: `cargo xtask lab start` starts one");
+        };
         let machine = VirtualMachine {
             folder: folder.to_owned(),
-            pid: Pid::from_raw(pid),
-            connection: Connection::new(folder, port, key),
+            pid: Pid::from_raw(i32::try_from(pid)?),
+            born: Some(born),
+            connection: Connection::new(folder, u16::try_from(port)?, key),
             started: Instant::now(),
             process: None,
             watch: None,
@@ -127,15 +133,10 @@ impl VirtualMachine {
         }
     }
 
-    /// The PID may belong to another process by now: only a QEMU that works in our folder is ours.
+    /// The PID may belong to another process by now: only one that began when ours did, in our folder, is ours.
     fn is_ours(&self) -> bool {
-        let process = PathBuf::from(format!("/proc/{}", self.pid));
-        let same = |link: &str, path: &Path| {
-            let target = fs::read_link(process.join(link));
-            target.is_ok_and(|target| Some(target) == fs::canonicalize(path).ok())
-        };
-        let line = fs::read(process.join("cmdline")).unwrap_or_default();
-        same("cwd", &self.folder) && String::from_utf8_lossy(&line).contains("qemu-system-x86_64")
+        let works_in = fs::read_link(format!("/proc/{}/cwd", self.pid)).ok();
+        birth(self.pid) == self.born && works_in.is_some() && works_in == fs::canonicalize(&self.folder).ok()
     }
 
     /// Waits until it answers. A machine that ended or does not let us in is not waited for.
@@ -188,19 +189,46 @@ impl VirtualMachine {
         self.connection.command()
     }
 
-    /// Reboots as an administrator does, and waits until it answers with another boot id.
+    /// Whether an attached machine has ended by resetting itself.
+    pub(crate) fn has_reset(&mut self) -> Result<bool> {
+        let ended = match &mut self.process {
+            Some(child) => child.try_wait()?,
+            None => None,
+        };
+        Ok(ended.is_some_and(|status| status.success()))
+    }
+
+    /// Waits until an attached machine resets itself, which ends QEMU.
+    pub(crate) fn wait_for_reset(&mut self, limit: Duration) -> Result<()> {
+        let wait = self.wait(limit, VirtualMachine::has_reset);
+        self.connection.close();
+        wait.map(drop).context("waiting for a reset")
+    }
+
+    /// Reboots a detached machine as an administrator does, and waits until it answers with another boot id.
     pub(crate) fn reboot(&mut self) -> Result<Duration> {
         let before = self.boot_id()?;
         let start = Instant::now();
-        self.connection.close();
-        // The connection may break before the command's status arrives.
-        let _ = self.connection.run("systemctl reboot", b"", Duration::from_secs(60));
+        self.order("systemctl reboot");
         self.wait(BOOT, |machine| {
-            machine.connection.close();
             Ok(machine.connection.reach()? == Reached::Yes
                 && machine.boot_id().is_ok_and(|now| !now.is_empty() && now != before))
         })?;
         Ok(start.elapsed())
+    }
+
+    /// Runs a command line that takes the machine away from under it.
+    pub(crate) fn order(&self, command: &str) {
+        // Its status may never arrive.
+        let _ = self.connection.run(command, b"", Duration::from_secs(20));
+        self.connection.close();
+    }
+
+    /// Waits until this text appears on the serial console.
+    pub(crate) fn wait_for_console(&mut self, text: &str, limit: Duration) -> Result<()> {
+        let log = self.folder.join("serial.log");
+        let wait = self.wait(limit, |_| Ok(String::from_utf8_lossy(&fs::read(&log)?).contains(text)));
+        wait.map(drop).with_context(|| format!("waiting for `{text}` on the console"))
     }
 
     fn boot_id(&self) -> Result<String> {
@@ -210,8 +238,7 @@ impl VirtualMachine {
 
     /// Powers off as an administrator does, and waits until QEMU has ended.
     pub(crate) fn power_off(&mut self) -> Result<()> {
-        let _ = self.connection.run("systemctl poweroff", b"", Duration::from_secs(60));
-        self.connection.close();
+        self.order("systemctl poweroff");
         let start = Instant::now();
         while !self.has_ended()? {
             if start.elapsed() > POWER_OFF {
@@ -237,6 +264,13 @@ impl VirtualMachine {
     /// The most memory that QEMU had, in MiB; 0 when it has ended.
     pub(crate) fn peak(&self) -> u64 {
         memory::of(self.pid, "VmHWM")
+    }
+
+    /// The processor time that QEMU took, in seconds; 0 when it has ended.
+    pub(crate) fn processor_time(&self) -> f64 {
+        let fields = stat(self.pid);
+        let ticks: u64 = fields.iter().skip(11).take(2).filter_map(|field| field.parse::<u64>().ok()).sum();
+        ticks as f64 / 100.0
     }
 
     /// Since QEMU was started.
@@ -268,6 +302,23 @@ impl Drop for VirtualMachine {
     }
 }
 
+/// The fields of /proc/PID/stat from the third, the state; none for a process that is not there.
+fn stat(pid: Pid) -> Vec<String> {
+    let text = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    // The second ends in the last parenthesis.
+    let fields = text.rsplit(')').next().unwrap_or_default();
+    fields.split_whitespace().map(str::to_owned).collect()
+}
+
+/// When a process began, in clock ticks; none when it has ended, whether or not it was waited for.
+fn birth(pid: Pid) -> Option<u64> {
+    let fields = stat(pid);
+    if fields.first()? == "Z" {
+        return None;
+    }
+    fields.get(19)?.parse().ok()
+}
+
 /// QEMU's arguments; paths are relative to the machine's folder, but for the disk.
 fn arguments(boot: &Boot, port: u16) -> Result<Vec<String>> {
     let machine = machine(boot.topology)?;
@@ -285,6 +336,10 @@ fn arguments(boot: &Boot, port: u16) -> Result<Vec<String>> {
     let at = line.iter().position(|word| word == "-netdev").context("no network")?;
     line.insert(at + 1, network);
     line.extend(machine.drive_arguments());
+    if boot.attached {
+        // A reset ends QEMU, which shows exactly when it came; whoever wants the next boot starts it.
+        line.push("-no-reboot".into());
+    }
     line.extend(boot.extra.iter().cloned());
     Ok(line)
 }
@@ -300,7 +355,7 @@ mod tests {
             disk: Path::new("/dev/null"),
             format: "raw",
             key: Path::new("/dev/null"),
-            extra: &["-no-reboot".to_owned()],
+            extra: &["-S".to_owned()],
             attached: true,
         };
         let line = arguments(&boot, 2200).unwrap();
@@ -312,7 +367,7 @@ mod tests {
         assert_eq!(line.iter().filter(|word| *word == "-netdev").count(), 1);
         assert_eq!(value("-accel"), "tcg,thread=single");
         assert!(line.iter().any(|word| word.contains("size=32G,prealloc=off,reserve=off")));
-        assert_eq!(line.last().unwrap(), "-no-reboot");
+        assert_eq!(line.last().unwrap(), "-S");
         assert!(arguments(&Boot { topology: "none", ..boot }, 1).is_err());
     }
 }

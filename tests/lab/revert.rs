@@ -1,0 +1,29 @@
+//! Back to the first day.
+
+use anyhow::{Result, ensure};
+
+use super::state::{changed, read};
+use super::{Host, PROFILE};
+
+pub(super) fn leaves_everything_as_on_the_first_day() -> Result<()> {
+    let mut host = Host::boot("reference")?;
+    host.put_program()?;
+    let before = read(&host)?;
+    // It would move interrupts until the kernel isolates CPUs; it is there again after the boot.
+    host.sh("systemctl stop irqbalance")?;
+    host.apply(PROFILE)?.expect(0)?;
+    host.reboot()?;
+    host.verify(PROFILE)?.expect(0)?;
+    host.sh("rtkvm-tune revert")?;
+    host.reboot()?;
+
+    let mut changed = changed(&before, &read(&host)?);
+    // On the first day as on this one they are where irqbalance has put them by now.
+    changed.retain(|path| !path.starts_with("/proc/irq/") || path.contains("default_smp_affinity"));
+    ensure!(changed.is_empty(), "not as on the first day: {changed:#?}");
+    let line = host.read("/proc/cmdline")?;
+    ensure!(!line.contains("isolcpus"), "the kernel still has our arguments: {line}");
+    let guests = host.sh("virsh --connect qemu:///system list --all --name")?;
+    ensure!(guests.trim().is_empty(), "a guest of ours is left: {guests}");
+    Ok(())
+}
