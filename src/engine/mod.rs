@@ -160,7 +160,7 @@ fn all_steps(work: &Work, root: &Root, writer: &Writer, signals: &Signals) -> Tr
             if !work.keep_going {
                 stopped = Some(format!("{}: {why}", describe(step)));
             }
-            failed |= !is_interrupt(step);
+            failed |= !matches!(step, Step::Attribute { path, .. } if steps::is_interrupt(path));
             let previous = at.checked_sub(1).and_then(|at| work.steps.get(at));
             if let Some(previous) = previous.filter(|_| work.keep_going) {
                 take_back(step, previous, root, writer, &mut reports);
@@ -182,10 +182,6 @@ struct Tried {
 
 fn report(step: &Step, outcome: Outcome) -> Report {
     Report { step: describe(step), outcome }
-}
-
-fn is_interrupt(step: &Step) -> bool {
-    matches!(step, Step::Attribute { path, .. } if path.as_str().starts_with("/proc/irq/"))
 }
 
 /// A drop-in that update-grub could not work with must not wait for the next kernel update to take effect.

@@ -3,6 +3,7 @@
 use super::check::program;
 use super::report::Outcome;
 use crate::facts::boot::GRUB_CFG;
+use crate::facts::irqs::DEFAULT_AFFINITY;
 use crate::facts::{grubenv, trial};
 use crate::formats::HostPath;
 use crate::formats::trial::{Trial, line};
@@ -92,6 +93,11 @@ fn boot_once(wanted: Option<&Trial>, root: &Root, writer: &Writer) -> Outcome {
     }
 }
 
+/// Whether it is the place of one interrupt. That of new ones is beside them, and the kernel keeps none of it.
+pub(super) fn is_interrupt(path: &HostPath) -> bool {
+    path.as_str().starts_with("/proc/irq/") && path.as_str() != DEFAULT_AFFINITY
+}
+
 /// Writes and reads back: a write that succeeded is not a setting that took.
 fn attribute(path: &HostPath, want: &Value, text: &str, root: &Root, writer: &Writer) -> Outcome {
     match writer.attribute(path, text) {
@@ -101,10 +107,10 @@ fn attribute(path: &HostPath, want: &Value, text: &str, root: &Root, writer: &Wr
             return Outcome::Impossible("it is the running kernel's, mounted in this tree".into());
         }
         // Before 6.12 an interrupt that the kernel keeps to itself says so only here.
-        Err(errno @ (Errno::EIO | Errno::EPERM)) if path.as_str().starts_with("/proc/irq/") => {
+        Err(errno @ (Errno::EIO | Errno::EPERM)) if is_interrupt(path) => {
             return Outcome::Impossible(format!("the kernel keeps this interrupt to itself ({errno})"));
         }
-        Err(Errno::ENOSPC) if path.as_str().starts_with("/proc/irq/") => {
+        Err(Errno::ENOSPC) if is_interrupt(path) => {
             return Outcome::Failed(
                 "no interrupt vector is left on these CPUs: use more housekeeping CPUs".into(),
             );

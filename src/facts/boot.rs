@@ -1,6 +1,7 @@
 //! How the machine boots, and with which kernel arguments it will boot next.
 
 use super::text;
+pub use crate::formats::grub::GRUB_CFG;
 use crate::formats::kernel_args::KernelArgs;
 use crate::formats::{HostPath, grub};
 use crate::host::Read;
@@ -38,8 +39,6 @@ fn as_texts<S: serde::Serializer>(lines: &[KernelArgs], serializer: S) -> Result
     serializer.collect_seq(lines.iter().map(ToString::to_string))
 }
 
-/// What update-grub generates, and GRUB reads.
-pub const GRUB_CFG: &str = "/boot/grub/grub.cfg";
 /// The settings of grub-mkconfig.
 pub const DEFAULT_GRUB: &str = "/etc/default/grub";
 /// Debian's and Ubuntu's directory of further settings.

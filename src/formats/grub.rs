@@ -7,6 +7,9 @@ use super::kernel_args::{KernelArg, KernelArgs};
 use super::shell_vars::{self, Value, Vars};
 use std::cell::Cell;
 
+/// What update-grub generates, and GRUB reads.
+pub const GRUB_CFG: &str = "/boot/grub/grub.cfg";
+
 /// One Linux kernel that the boot menu offers.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Entry {

@@ -10,7 +10,8 @@ use std::process::{Command, Stdio};
 /// A program that `apply` may run on the live machine.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Program {
-    /// `update-grub` (Debian, Ubuntu): writes /boot/grub/grub.cfg anew from /etc/default/grub and grub.d.
+    /// `update-grub` (Debian, Ubuntu): makes /boot/grub/grub.cfg anew from /etc/default/grub and grub.d. It would write
+    /// over the one in use, which a power cut then leaves cut off: it writes to a file beside it that takes its name.
     UpdateGrub,
     /// `grub-reboot`: GRUB boots the entry of a trial once, by `next_entry` of its environment block.
     BootOnce,
@@ -63,6 +64,12 @@ pub struct ProgramError {
     output: String,
 }
 
+impl ProgramError {
+    pub(super) fn new(what: String) -> ProgramError {
+        ProgramError { what, output: String::new() }
+    }
+}
+
 impl fmt::Display for ProgramError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.what)?;
@@ -107,7 +114,7 @@ impl Program {
     }
 
     /// Runs it and waits. Only the writer of the live machine calls this.
-    pub(super) fn run(&self) -> Result<(), ProgramError> {
+    pub(super) fn run(&self, arguments: &[&str]) -> Result<(), ProgramError> {
         let mut words = self.command().split(' ');
         let name = words.next().expect("a command has a name");
         let fail = |what: String, output: String| ProgramError { what, output };
@@ -117,6 +124,7 @@ impl Program {
         };
         let mut child = Command::new(name)
             .args(words)
+            .args(arguments)
             .args(argument)
             // Not reached by the terminal's ^C: what it has begun it ends.
             .process_group(0)

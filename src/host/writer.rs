@@ -1,8 +1,9 @@
 //! Writing to one machine. Made only by a real `apply`, `revert` or `recover`.
 
 use super::root::{LABEL, metadata};
-use super::{Metadata, Program, ProgramError, Root, STATE_DIR};
+use super::{Metadata, Program, ProgramError, Read, Root, STATE_DIR};
 use crate::formats::HostPath;
+use crate::formats::grub::GRUB_CFG;
 use nix::errno::Errno;
 use nix::fcntl::{Flock, FlockArg, OFlag, openat, renameat};
 use nix::sys::stat::{Mode, SFlag, fchmod, fstat, mkdirat};
@@ -68,11 +69,15 @@ impl<'r> Writer<'r> {
         if !self.root.is_live() && is_kernels(&fd)? {
             return Err(Errno::EXDEV);
         }
-        match nix::unistd::write(&fd, line.as_bytes())? {
-            n if n != line.len() => Err(Errno::EIO),
-            _ if self.root.is_live() => Ok(()),
-            n => ftruncate(&fd, n as i64),
+        if self.root.is_live() {
+            return written(nix::unistd::write(&fd, line.as_bytes())?, line.len());
         }
+        // Whoever dies before the file is cut off leaves the value with empty lines behind it, which is the same
+        // value, and not the end of a longer one.
+        let length = usize::try_from(fstat(&fd)?.st_size).unwrap_or_default();
+        let padded = format!("{line:\n<length$}");
+        written(nix::unistd::write(&fd, padded.as_bytes())?, padded.len())?;
+        ftruncate(&fd, line.len() as i64)
     }
 
     /// Replaces or makes a whole file, so that at any moment the old or the new content is there, on disk. With
@@ -168,8 +173,47 @@ impl<'r> Writer<'r> {
 
     /// Runs a program on the live machine; `None` in a tree, where no program is ever run.
     pub fn run(&self, program: &Program) -> Option<Result<(), ProgramError>> {
-        self.root.is_live().then(|| program.run())
+        // GRUB reads what a link points to, which may be on another file system: there it is written over.
+        let in_use = HostPath::new(GRUB_CFG);
+        let beside = *program == Program::UpdateGrub && Read::link(self.root, &in_use).is_err();
+        self.root.is_live().then(|| match beside {
+            false => program.run(&[]),
+            true => {
+                program.run(&["--output", &format!("{GRUB_CFG}{GENERATED}")])?;
+                self.take_generated(&in_use).map_err(|errno| {
+                    ProgramError::new(format!("{GRUB_CFG} cannot be replaced: {}", errno.desc()))
+                })
+            }
+        })
     }
+
+    /// Has the file that was generated beside `path` take its place, with its mode, owner and label.
+    fn take_generated(&self, path: &HostPath) -> Result<(), Errno> {
+        let (dir, name) = self.root.parent(path)?;
+        let generated = format!("{name}{GENERATED}");
+        let flags = OFlag::O_RDONLY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+        let fd = openat(&dir, generated.as_str(), flags, Mode::empty())?;
+        if let Some(old) = kept(&dir, name) {
+            dress(&fd, &old)?;
+        }
+        fsync(&fd)?;
+        renameat(&dir, generated.as_str(), &dir, name)?;
+        fsync(&dir)
+    }
+}
+
+/// What a boot configuration that is not yet in use has behind its name.
+const GENERATED: &str = ".rtkvm-tune";
+
+/// Gives an open file mode, owner and label.
+fn dress(fd: &OwnedFd, metadata: &Metadata) -> Result<(), Errno> {
+    fchown(fd, Some(metadata.uid.into()), Some(metadata.gid.into()))?;
+    if let Some(label) = &metadata.label {
+        let flags = rustix::fs::XattrFlags::empty();
+        rustix::fs::fsetxattr(fd, LABEL, label.as_bytes(), flags)
+            .map_err(|errno| Errno::from_raw(errno.raw_os_error()))?;
+    }
+    fchmod(fd, Mode::from_bits_truncate(metadata.mode))
 }
 
 /// The open lock file of the live machine.
@@ -178,6 +222,11 @@ fn lock_file(root: &Root) -> Result<OwnedFd, Errno> {
     make_parents(root, &path)?;
     let flags = OFlag::O_RDWR | OFlag::O_CREAT | OFlag::O_NOFOLLOW;
     root.open(path.relative(), flags, Mode::from_bits_truncate(0o600))
+}
+
+/// A value is written whole, or it is not the value.
+fn written(bytes: usize, of: usize) -> Result<(), Errno> {
+    if bytes == of { Ok(()) } else { Err(Errno::EIO) }
 }
 
 /// Whether an open file is the running kernel's: sysfs or procfs.
@@ -227,15 +276,14 @@ fn replace(
                 other => rest = &rest[other?..],
             }
         }
-        // A directory with the set-group-ID bit gives its group.
-        let (uid, gid) = metadata.map_or((geteuid(), getegid()), |old| (old.uid.into(), old.gid.into()));
-        fchown(&fd, Some(uid), Some(gid))?;
-        if let Some(label) = metadata.and_then(|old| old.label.as_ref()) {
-            let flags = rustix::fs::XattrFlags::empty();
-            rustix::fs::fsetxattr(&fd, LABEL, label.as_bytes(), flags)
-                .map_err(|errno| Errno::from_raw(errno.raw_os_error()))?;
+        match metadata {
+            Some(old) => dress(&fd, old)?,
+            None => {
+                // A directory with the set-group-ID bit gives its group.
+                fchown(&fd, Some(geteuid()), Some(getegid()))?;
+                fchmod(&fd, Mode::from_bits_truncate(mode))?;
+            }
         }
-        fchmod(&fd, Mode::from_bits_truncate(metadata.map_or(mode, |old| old.mode)))?;
         fsync(&fd)?;
         renameat(dir, temporary.as_str(), dir, name)?;
         fsync(dir)
@@ -294,6 +342,24 @@ mod tests {
             let fd = std::fs::File::open(path).unwrap().into();
             assert_eq!(is_kernels(&fd), Ok(kernels), "{path}");
         }
+    }
+
+    #[test]
+    fn what_was_generated_takes_the_place_of_what_is_in_use() {
+        use std::os::unix::fs::PermissionsExt;
+        let tree = tempfile::tempdir().unwrap();
+        let root = Root::tree(tree.path()).unwrap();
+        let path = HostPath::new(GRUB_CFG);
+        let [in_use, generated] =
+            ["", GENERATED].map(|end| tree.path().join(format!("{}{end}", path.relative())));
+        std::fs::create_dir_all(in_use.parent().unwrap()).unwrap();
+        std::fs::write(&in_use, "old").unwrap();
+        std::fs::set_permissions(&in_use, PermissionsExt::from_mode(0o440)).unwrap();
+        std::fs::write(&generated, "new").unwrap();
+        Writer::lock(&root, 0).unwrap().take_generated(&path).unwrap();
+        assert_eq!(std::fs::read_to_string(&in_use).unwrap(), "new");
+        assert_eq!(in_use.metadata().unwrap().permissions().mode() & 0o7777, 0o440);
+        assert!(!generated.exists());
     }
 
     #[test]

@@ -93,6 +93,8 @@ fn unit() -> String {
          [Service]\n\
          Type=oneshot\n\
          RemainAfterExit=yes\n\
+         # Devices that are still coming up bring interrupts and workqueues.\n\
+         ExecStartPre=-/usr/bin/udevadm settle --timeout=60\n\
          ExecStart={PROGRAM} recover\n\
          ExecStart={PROGRAM} apply --runtime --keep-going {PROFILE}\n\
          \n\

@@ -8,6 +8,7 @@
 mod bad_input;
 mod bad_profile;
 mod failure;
+mod faults;
 mod hostile_tree;
 mod in_use;
 mod kernel_log;
