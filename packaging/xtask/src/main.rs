@@ -13,7 +13,9 @@ mod test;
 const USAGE: &str = "\
 usage: cargo xtask TASK
 
-  test [FILTER]         everything a change must pass; installs the Debian packages the tests need (as root)
+  test [--quick] [FILTER]
+                        everything a change must pass; installs the Debian packages the tests need (as root).
+                        With --quick without the emulated hosts of tests/lab
   bench [--keep DIR]    what a dry run costs, next to a program that only reads the same files
   deb [--profile NAME]  build the Debian package of this tree, static, in target/deb
   lab VERB              a real host, emulated: `cargo xtask lab help`

@@ -7,14 +7,37 @@ use crate::shell::{cargo, output, run as run_command, step};
 mod licences;
 mod packages;
 
-/// Runs every step in turn; the first that fails ends it. The one argument filters the tests by name.
+/// What to test.
+#[derive(Debug, PartialEq, Eq)]
+struct Choice<'a> {
+    /// Without the emulated hosts of tests/lab.
+    quick: bool,
+    /// A part of the tests' names.
+    filter: Option<&'a str>,
+}
+
+impl<'a> Choice<'a> {
+    fn parse(args: &'a [String]) -> Result<Choice<'a>> {
+        let mut choice = Choice { quick: false, filter: None };
+        for arg in args {
+            match arg.as_str() {
+                "--quick" => choice.quick = true,
+                option if option.starts_with('-') => bail!(
+                    "`{option}` is not an option of `cargo xtask test`: there are --quick and a part of the tests' names"
+                ),
+                filter => match choice.filter.replace(filter) {
+                    None => {}
+                    Some(first) => bail!("one FILTER at most: `{first}` or `{filter}`"),
+                },
+            }
+        }
+        Ok(choice)
+    }
+}
+
+/// Runs every step in turn; the first that fails ends it.
 pub(crate) fn run(args: &[String]) -> Result<()> {
-    if let Some(option) = args.iter().find(|arg| arg.starts_with('-')) {
-        bail!("`{option}` is not an option of `cargo xtask test`: give it a part of the tests' names");
-    }
-    if args.len() > 1 {
-        bail!("one FILTER at most, not {}", args.len());
-    }
+    let choice = Choice::parse(args)?;
     step("Debian packages", packages::install)?;
     step("format", || {
         component("fmt", "rustfmt")?;
@@ -26,11 +49,34 @@ pub(crate) fn run(args: &[String]) -> Result<()> {
         run_command(cargo().args(lints))
     })?;
     step("licences", licences::check)?;
-    step("tests", || run_command(cargo().args(["test", "--locked", "--workspace"]).args(args)))
+    step("tests", || run_command(cargo().args(["test", "--locked", "--workspace"]).args(choice.filter)))?;
+    if !choice.quick {
+        eprintln!("    not run here: the tests on emulated hosts, `cargo xtask lab test`");
+    }
+    Ok(())
 }
 
 /// Stops when a component of the Rust toolchain is missing.
 fn component(subcommand: &str, component: &str) -> Result<()> {
     let asked = output(cargo().args([subcommand, "--version"]));
     asked.map(drop).with_context(|| format!("{component} is missing: run `rustup component add {component}`"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_lab_is_left_out_on_request_only() {
+        let parse = |args: &[&str]| {
+            let args: Vec<String> = args.iter().map(|arg| arg.to_string()).collect();
+            Choice::parse(&args).map(|choice| (choice.quick, choice.filter.map(str::to_owned)))
+        };
+        assert_eq!(parse(&[]).unwrap(), (false, None));
+        assert_eq!(parse(&["--quick"]).unwrap(), (true, None));
+        assert_eq!(parse(&["pages", "--quick"]).unwrap(), (true, Some("pages".to_owned())));
+        for wrong in [&["--slow"][..], &["a", "b"], &["--quick", "a", "b"]] {
+            assert!(parse(wrong).is_err(), "{wrong:?}");
+        }
+    }
 }
