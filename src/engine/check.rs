@@ -7,7 +7,7 @@ use crate::guest;
 use crate::host::{Program, Root, STATE, STATE_DIR};
 use crate::knobs;
 use crate::plan::{Plan, Step, unknown_loader};
-use crate::resources::State;
+use crate::resources::{State, Value};
 use nix::errno::Errno;
 use std::collections::BTreeMap;
 
@@ -49,12 +49,20 @@ pub fn check(plan: &Plan, root: &Root) -> Result<(), Vec<String>> {
 pub(super) fn program(step: &Step) -> Option<Program> {
     match step {
         Step::Run { program } => Some(program.clone()),
+        Step::Attribute { path, after: Value::Policy(policy), .. } => {
+            Some(Program::Schedule { thread: thread(path)?, policy: *policy })
+        }
         Step::Domain { after: Some(xml), .. } => Some(Program::Define { xml: xml.clone() }),
         Step::Domain { name, after: None, .. } => {
             Some(Program::Undefine { name: crate::plan::restore::guest_name(name) })
         }
         _ => None,
     }
+}
+
+/// The thread whose `/proc/PID/stat` this is.
+fn thread(path: &HostPath) -> Option<u32> {
+    path.as_str().strip_prefix("/proc/")?.strip_suffix("/stat")?.parse().ok()
 }
 
 /// What update-grub writes besides, in bytes: a new grub.cfg beside the old one.
@@ -80,6 +88,7 @@ pub(super) fn preflight(steps: &[Step], root: &Root, kept: usize) -> Result<(), 
     let mut wanted: Vec<(HostPath, u64)> = vec![(state, 4 * kept as u64)];
     for step in steps {
         match step {
+            Step::Attribute { after: Value::Policy(_), .. } if root.is_live() => {}
             Step::Attribute { path, .. } => {
                 if let Err(errno) = root.writable(path) {
                     found.push(cannot(path, errno));

@@ -28,7 +28,7 @@ fn capture_one(step: &Step, work: &Work, root: &Root) -> Result<Option<Entry>, S
     let (path, change) = match step {
         Step::Attribute { path, before, after, .. } => {
             let now = root.file(path).map_err(|error| format!("{path} cannot be read: {error}"))?;
-            if now.text() != before.as_str() {
+            if !after.is_unchanged(before, &now.text()) {
                 return Err(changed(path));
             }
             (path, Change::Attribute { before: before.clone(), ours: after.clone() })

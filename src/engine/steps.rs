@@ -6,6 +6,7 @@ use crate::facts::boot::GRUB_CFG;
 use crate::facts::irqs::DEFAULT_AFFINITY;
 use crate::facts::{grubenv, trial};
 use crate::formats::HostPath;
+use crate::formats::thread::kernel_thread;
 use crate::formats::trial::{Trial, line};
 use crate::host::{Program, Read, Root, Writer};
 use crate::plan::Step;
@@ -15,6 +16,10 @@ use nix::errno::Errno;
 /// The step, for people.
 pub(super) fn describe(step: &Step) -> String {
     match step {
+        Step::Attribute { path, before, after: Value::Policy(policy), .. } => {
+            let name = kernel_thread(before).map(|thread| thread.name).unwrap_or_default();
+            format!("schedule {name} as {policy}, {path}")
+        }
         Step::Attribute { path, after, .. } => format!("set {path} to {after}"),
         Step::File { path, after: Some(_), .. } => format!("write {path}"),
         Step::File { path, after: None, .. } | Step::Link { path, after: None, .. } => {
@@ -35,11 +40,23 @@ pub(super) fn carry_out(step: &Step, trial: Option<&Trial>, root: &Root, writer:
         Err(errno) => Outcome::Failed(errno.desc().into()),
     };
     match step {
-        Step::Attribute { path, after, exact, .. } => {
+        Step::Attribute { path, before, after: after @ Value::Policy(_), .. } if root.is_live() => {
+            match root.file(path) {
+                Err(_) => Outcome::Impossible("it went away meanwhile".into()),
+                Ok(now) if !is_same_thread(before, &now.text()) => {
+                    Outcome::Impossible("another thread has its number by now".into())
+                }
+                Ok(_) => match program(step).map_or(Outcome::LeftToYou, |program| run(&program, writer)) {
+                    Outcome::Done => read_back(path, after, root),
+                    other => other,
+                },
+            }
+        }
+        Step::Attribute { path, before, after, exact } => {
             let text = match exact {
                 // In a tree an attribute is a file, and its text is all there is to put back.
                 Some(text) if !root.is_live() => text.clone(),
-                _ => format!("{}\n", after.for_kernel()),
+                _ => after.written(before),
             };
             attribute(path, after, &text, root, writer)
         }
@@ -93,6 +110,12 @@ fn boot_once(wanted: Option<&Trial>, root: &Root, writer: &Writer) -> Outcome {
     }
 }
 
+/// Whether both lines of `/proc/PID/stat` are of one thread of the kernel.
+fn is_same_thread(before: &str, now: &str) -> bool {
+    let identity = |text| kernel_thread(text).map(|thread| (thread.name, thread.start));
+    identity(before).is_some() && identity(before) == identity(now)
+}
+
 /// Whether it is the place of one interrupt. That of new ones is beside them, and the kernel keeps none of it.
 pub(super) fn is_interrupt(path: &HostPath) -> bool {
     path.as_str().starts_with("/proc/irq/") && path.as_str() != DEFAULT_AFFINITY
@@ -117,6 +140,10 @@ fn attribute(path: &HostPath, want: &Value, text: &str, root: &Root, writer: &Wr
         }
         Err(errno) => return Outcome::Failed(errno.desc().into()),
     }
+    read_back(path, want, root)
+}
+
+fn read_back(path: &HostPath, want: &Value, root: &Root) -> Outcome {
     let file = match root.file(path) {
         Ok(file) => file,
         Err(error) => return Outcome::Failed(format!("cannot be read back: {error}")),

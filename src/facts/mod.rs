@@ -19,7 +19,7 @@ pub use kernel::Kernel;
 pub use kernel_log::KernelLog;
 pub use numa::{Node, Numa, Pool};
 pub use owners::{Banned, Owners, Tuned};
-pub use processes::{RunningGuest, Service};
+pub use processes::{KernelThread, RunningGuest, Service, ThreadKind};
 
 use crate::formats::{CpuSet, HostPath};
 use crate::host::{Read, ReadError};
@@ -41,6 +41,9 @@ pub struct Facts {
     pub guests: Vec<RunningGuest>,
     /// Programs that run and set what this one sets.
     pub services: Vec<Service>,
+    /// Threads of the kernel that work for single CPUs.
+    #[serde(skip)]
+    pub threads: Vec<KernelThread>,
     /// Others that keep settings on this machine.
     pub owners: Owners,
     /// What there is of a trial boot.
@@ -78,7 +81,7 @@ impl Facts {
         let cpus = Cpus::read(host, &numa)?;
         let (templates, untrusted_templates) = read_templates(host);
         let program = HostPath::new(PROGRAM);
-        let (guests, services) = processes::read(host);
+        let processes::Found { guests, services, threads } = processes::read(host);
         let (kernel, trial) = (Kernel::read(host), trial::Found::read(host));
         let boot = Boot::read(host).once(trial.next(&kernel));
         Ok(Facts {
@@ -90,6 +93,7 @@ impl Facts {
             guests,
             owners: Owners::read(host, &services),
             services,
+            threads,
             trial,
             templates,
             untrusted_templates,

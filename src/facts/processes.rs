@@ -1,6 +1,7 @@
 //! Who else is at work on the machine: QEMU with guests, and programs that set what this one sets.
 
 use crate::formats::HostPath;
+use crate::formats::thread::kernel_thread;
 use crate::host::Read;
 use serde::Serialize;
 
@@ -22,20 +23,85 @@ pub struct Service {
     pub pid: u32,
 }
 
+/// A thread of the kernel's own that works for one CPU, or for some of them.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct KernelThread {
+    /// What it is.
+    pub kind: ThreadKind,
+    /// The CPU, or of `rcub` the number of the group of CPUs.
+    pub number: u32,
+    /// Where the kernel says how it is scheduled.
+    pub stat: HostPath,
+}
+
+/// What such a thread does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ThreadKind {
+    /// `ksoftirqd/N`: softirqs of the CPU.
+    Softirqs,
+    /// `ktimers/N`: its timers, on PREEMPT_RT kernels since 6.1.
+    Timers,
+    /// `rcuc/N`: its RCU callbacks, and its part in grace periods.
+    Rcu,
+    /// `rcub/N`: boosts readers that hold a grace period up.
+    RcuBoost,
+}
+
+impl ThreadKind {
+    /// Its name in front of the number.
+    pub fn name(self) -> &'static str {
+        match self {
+            ThreadKind::Softirqs => "ksoftirqd",
+            ThreadKind::Timers => "ktimers",
+            ThreadKind::Rcu => "rcuc",
+            ThreadKind::RcuBoost => "rcub",
+        }
+    }
+
+    /// Kind and number of a thread with this name.
+    fn parse(name: &str) -> Option<(ThreadKind, u32)> {
+        let (name, number) = name.split_once('/')?;
+        let all = [ThreadKind::Softirqs, ThreadKind::Timers, ThreadKind::Rcu, ThreadKind::RcuBoost];
+        Some((all.into_iter().find(|kind| kind.name() == name)?, number.parse().ok()?))
+    }
+}
+
+/// What runs on a machine, as far as it matters here.
+#[derive(Debug, Default)]
+pub struct Found {
+    /// The guests.
+    pub guests: Vec<RunningGuest>,
+    /// Programs that set what this one sets.
+    pub services: Vec<Service>,
+    /// Threads of the kernel.
+    pub threads: Vec<KernelThread>,
+}
+
 /// Programs that set what this one sets, or work against it.
 const SERVICES: [&str; 6] = ["irqbalance", "tuned", "numad", "ksmtuned", "power-profiles-", "auto-cpufreq"];
 
 /// Enough of a QEMU command line for its name, which libvirt puts first, and for `-machine none`.
 const COMMAND_LINE_HEAD: usize = 512;
 
-/// The guests and the services that run, by process.
-pub fn read(host: &dyn Read) -> (Vec<RunningGuest>, Vec<Service>) {
-    let (qemu, services): (Vec<_>, Vec<_>) = host
-        .processes(|name| is_qemu(name) || SERVICES.contains(&name))
-        .into_iter()
-        .partition(|(_, name)| is_qemu(name));
-    let guests = qemu.into_iter().filter_map(|(pid, _)| guest(host, pid)).collect();
-    (guests, services.into_iter().map(|(pid, name)| Service { name, pid }).collect())
+/// What runs, by process.
+pub fn read(host: &dyn Read) -> Found {
+    let mut found = Found::default();
+    let wanted = |name: &str| is_qemu(name) || SERVICES.contains(&name) || ThreadKind::parse(name).is_some();
+    for (pid, name) in host.processes(wanted) {
+        match ThreadKind::parse(&name) {
+            _ if is_qemu(&name) => found.guests.extend(guest(host, pid)),
+            Some((kind, number)) => found.threads.extend(thread(host, pid, kind, number)),
+            None => found.services.push(Service { name, pid }),
+        }
+    }
+    found
+}
+
+/// `None` for a process that took such a name: the kernel marks its own threads.
+fn thread(host: &dyn Read, pid: u32, kind: ThreadKind, number: u32) -> Option<KernelThread> {
+    let stat = HostPath::new(format!("/proc/{pid}/stat"));
+    kernel_thread(&host.file(&stat).ok()?.text())?;
+    Some(KernelThread { kind, number, stat })
 }
 
 /// The emulators of Debian and RHEL, and the name that libvirt's `set_process_name` gives them.

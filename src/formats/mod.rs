@@ -8,9 +8,11 @@ pub mod kernel_args;
 pub mod path;
 pub mod shell_vars;
 pub mod size;
+pub mod thread;
 pub mod time;
 pub mod trial;
 
 pub use cpuset::CpuSet;
 pub use path::HostPath;
 pub use size::Size;
+pub use thread::Policy;

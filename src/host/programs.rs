@@ -1,7 +1,7 @@
 //! Every external program there is, with its arguments. None goes through a shell. A guest's XML goes to `virsh`
 //! on standard input; its name, where it is undefined, is one checked argument.
 
-use crate::formats::HostPath;
+use crate::formats::{HostPath, Policy};
 use std::fmt;
 use std::io::Write;
 use std::os::unix::process::CommandExt;
@@ -27,6 +27,13 @@ pub enum Program {
     RestartIrqbalance,
     /// `systemctl start dev-hugepages1G.mount`: mounts the huge pages of 1 GiB, unless they are.
     MountHugepages,
+    /// `chrt`: gives a thread another scheduling policy. It goes by the system call, for which there is no file.
+    Schedule {
+        /// The thread.
+        thread: u32,
+        /// The policy.
+        policy: Policy,
+    },
     /// `virsh define --validate`: the document, checked against libvirt's schema, becomes the definition.
     Define {
         /// The domain XML.
@@ -89,6 +96,7 @@ impl Program {
             Program::StopTuned => "systemctl stop tuned.service",
             Program::RestartIrqbalance => "systemctl try-restart irqbalance.service",
             Program::MountHugepages => "systemctl start dev-hugepages1G.mount",
+            Program::Schedule { .. } => "chrt",
             Program::Define { .. } => "virsh --connect qemu:///system define --validate /dev/stdin",
             Program::Undefine { .. } => "virsh --connect qemu:///system undefine --keep-nvram --domain",
         }
@@ -103,6 +111,7 @@ impl Program {
             | Program::StopTuned
             | Program::RestartIrqbalance
             | Program::MountHugepages => "systemd",
+            Program::Schedule { .. } => "util-linux",
             Program::AskLibvirt | Program::Define { .. } | Program::Undefine { .. } => "libvirt-clients",
         }
     }
@@ -118,14 +127,15 @@ impl Program {
         let mut words = self.command().split(' ');
         let name = words.next().expect("a command has a name");
         let fail = |what: String, output: String| ProgramError { what, output };
-        let argument = match self {
-            Program::Undefine { name } => Some(&name.0),
-            _ => None,
+        let own = match self {
+            Program::Undefine { name } => vec![name.0.clone()],
+            Program::Schedule { thread, policy } => schedule(*thread, *policy).into(),
+            _ => Vec::new(),
         };
         let mut child = Command::new(name)
             .args(words)
             .args(arguments)
-            .args(argument)
+            .args(own)
             // Not reached by the terminal's ^C: what it has begun it ends.
             .process_group(0)
             // A fixed environment: nothing of the caller's may change what root's tools do.
@@ -156,4 +166,14 @@ impl Program {
             String::from_utf8_lossy(&text).into(),
         ))
     }
+}
+
+/// The arguments of `chrt`.
+fn schedule(thread: u32, policy: Policy) -> [String; 4] {
+    let (option, priority) = match policy {
+        Policy::Other => ("--other", 0),
+        Policy::Fifo(priority) => ("--fifo", priority),
+        Policy::Rr(priority) => ("--rr", priority),
+    };
+    [option.into(), "--pid".into(), priority.to_string(), thread.to_string()]
 }

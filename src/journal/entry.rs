@@ -69,11 +69,14 @@ pub enum Standing {
 }
 
 impl Entry {
-    /// Whether it speaks of something that has another meaning by now: the kernel numbers interrupts anew at each
-    /// boot.
+    /// Whether it speaks of something that has another meaning by now: the kernel numbers interrupts and threads anew
+    /// at each boot.
     pub fn is_of_another_boot(&self, boot_id: Option<&str>) -> bool {
-        let number = self.path.as_str().strip_prefix("/proc/irq/").and_then(|rest| rest.chars().next());
-        number.is_some_and(|c| c.is_ascii_digit()) && self.boot_id.as_deref() != boot_id
+        let numbered = ["/proc/irq/", "/proc/"].iter().any(|dir| {
+            let rest = self.path.as_str().strip_prefix(dir);
+            rest.is_some_and(|rest| rest.starts_with(|c: char| c.is_ascii_digit()))
+        });
+        numbered && self.boot_id.as_deref() != boot_id
     }
 
     /// Compares it with the machine.

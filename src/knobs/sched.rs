@@ -2,9 +2,13 @@
 
 use super::{Context, Disruption, Knob, Reach, Setting, attribute, sysctl};
 use crate::facts::kernel::{WORKQUEUE_MASK, WORKQUEUES};
-use crate::resources::Value;
+use crate::facts::{KernelThread, ThreadKind};
+use crate::formats::Policy;
+use crate::profile::Diagnostic;
+use crate::resources::{Attribute, Resource, Value};
 
-pub(super) const KNOBS: &[Knob] = &[RT_THROTTLING, TIMER_MIGRATION, NUMA_BALANCING, UNBOUND_WORK];
+pub(super) const KNOBS: &[Knob] =
+    &[RT_THROTTLING, TIMER_MIGRATION, NUMA_BALANCING, UNBOUND_WORK, KERNEL_THREADS];
 
 const RT_THROTTLING: Knob = Knob {
     id: "sched.rt-throttling",
@@ -66,4 +70,53 @@ const UNBOUND_WORK: Knob = Knob {
 
 fn mask(ctx: &Context, label: &str, path: String) -> Setting {
     attribute(label, path, Value::Mask(ctx.placement.housekeeping.clone()))
+}
+
+const KERNEL_THREADS: Knob = Knob {
+    id: "sched.kernel-threads",
+    summary: "Schedule the kernel's own threads of the isolated CPUs before the vCPUs",
+    why: "Softirqs, timers and RCU callbacks of a CPU are threads on a PREEMPT_RT kernel, with SCHED_OTHER or a low \
+        priority. A vCPU with SCHED_FIFO that never sleeps keeps them from running: timers come late, and memory that \
+        waits for RCU is never freed. ksoftirqd and ktimers get FIFO 2, rcuc and rcub FIFO 4, or as much more as the \
+        guests' fifo-priority asks for. They run for microseconds, and only if there is something to do.",
+    source: "Linux admin-guide/kernel-per-CPU-kthreads.rst; TuneD, profile realtime-virtual-host; chrt(1)",
+    since: "PREEMPT_RT; ktimers Linux 6.1",
+    check: "policy and priority of each thread in /proc/PID/stat",
+    reach: Reach::Live,
+    disruption: Disruption::None,
+    settings: |ctx| {
+        let highest = highest_priority(ctx)?;
+        let threads = ctx.facts.threads.iter().filter(|thread| {
+            // `rcub` is one for up to 16 CPUs, and boosts for any of them.
+            thread.kind == ThreadKind::RcuBoost || ctx.placement.isolated.contains(thread.number)
+        });
+        let without = (ctx.facts.kernel.preempt_rt != Some(true))
+            .then(|| "softirqs and RCU are threads with priorities on a PREEMPT_RT kernel only".to_owned());
+        Ok(threads.map(|thread| scheduled(thread, highest, without.clone())).collect())
+    },
+};
+
+fn scheduled(thread: &KernelThread, highest: u8, fixed: Option<String>) -> Setting {
+    let (usual, above) = match thread.kind {
+        ThreadKind::Softirqs | ThreadKind::Timers => (2, 1),
+        ThreadKind::Rcu | ThreadKind::RcuBoost => (4, 3),
+    };
+    let want = Value::Policy(Policy::Fifo((highest + above).clamp(usual, MOST_PRIORITY)));
+    let attribute = Attribute { path: thread.stat.clone(), want, fixed };
+    Setting::new(format!("{} {}", thread.kind.name(), thread.number), Resource::Attribute(attribute))
+}
+
+/// The highest priority of SCHED_FIFO (sched(7)).
+const MOST_PRIORITY: u8 = 99;
+
+/// The highest priority of a vCPU; 0 without guests.
+fn highest_priority(ctx: &Context) -> Result<u8, Vec<Diagnostic>> {
+    let priorities = ctx.profile.guests.iter().map(|guest| &guest.fifo_priority);
+    let Some(highest) = priorities.max_by_key(|priority| priority.value) else { return Ok(0) };
+    if highest.value < MOST_PRIORITY || ctx.facts.threads.is_empty() {
+        return Ok(highest.value);
+    }
+    let message = "fifo-priority 99 leaves none for the kernel's own threads of these CPUs";
+    let help = "use 98 or less: ksoftirqd, ktimers and rcuc must run before a vCPU that never sleeps";
+    Err(vec![Diagnostic::error(highest.span.clone(), message).help(help)])
 }

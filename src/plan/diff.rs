@@ -11,7 +11,7 @@ pub fn patch(steps: &[Step]) -> String {
 fn one(step: &Step) -> String {
     match step {
         Step::Attribute { path, before, after, exact } => {
-            let after = exact.clone().unwrap_or_else(|| format!("{}\n", after.for_kernel()));
+            let after = exact.clone().unwrap_or_else(|| after.written(before));
             unified(path.as_str(), Some(before), Some(&after))
         }
         Step::File { path, before, after, mode, .. } => {

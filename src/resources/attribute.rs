@@ -1,7 +1,8 @@
 //! Values in sysfs and procfs.
 
 use super::{Observed, State};
-use crate::formats::{CpuSet, HostPath};
+use crate::formats::thread::{kernel_thread, with_policy};
+use crate::formats::{CpuSet, HostPath, Policy};
 use crate::host::{Read, ReadError};
 use serde::{Deserialize, Serialize};
 use std::fmt;
@@ -31,6 +32,8 @@ pub enum Value {
     List(CpuSet),
     /// CPUs as a hexadecimal mask.
     Mask(CpuSet),
+    /// How a thread of the kernel is scheduled: read in its `/proc/PID/stat`, set by a system call.
+    Policy(Policy),
     /// Whatever the kernel had there, compared as it stands: only ever put back.
     Text(String),
 }
@@ -44,7 +47,24 @@ impl Value {
             Value::Choice(word) => word.clone(),
             Value::List(cpus) => cpus.to_string(),
             Value::Mask(cpus) => cpus.to_mask(),
+            Value::Policy(policy) => policy.to_string(),
             Value::Text(text) => text.clone(),
+        }
+    }
+
+    /// The file's text with this value, where it has `before` now.
+    pub fn written(&self, before: &str) -> String {
+        match self {
+            Value::Policy(policy) => with_policy(before, *policy),
+            _ => format!("{}\n", self.for_kernel()),
+        }
+    }
+
+    /// Whether a text says the same as it did. The line of a thread has times too, which go on.
+    pub fn is_unchanged(&self, before: &str, now: &str) -> bool {
+        match (self, kernel_thread(before), kernel_thread(now)) {
+            (Value::Policy(_), Some(before), Some(now)) => before == now,
+            _ => before == now,
         }
     }
 
@@ -57,6 +77,7 @@ impl Value {
             Value::Choice(_) => chosen(text).map(Value::Choice),
             Value::List(_) => CpuSet::parse_kernel_list(text).ok().map(Value::List),
             Value::Mask(_) => CpuSet::parse_mask(text).ok().map(Value::Mask),
+            Value::Policy(_) => kernel_thread(text)?.policy.map(Value::Policy),
             Value::Text(_) => Some(Value::Text(text.trim_end_matches('\n').to_owned())),
         }
     }
@@ -81,6 +102,7 @@ impl fmt::Display for Value {
             Value::Number(number) => number.fmt(f),
             Value::Choice(word) => word.fmt(f),
             Value::List(cpus) | Value::Mask(cpus) => cpus.fmt(f),
+            Value::Policy(policy) => policy.fmt(f),
             Value::Text(text) => f.write_str(text),
         }
     }

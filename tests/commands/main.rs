@@ -19,6 +19,7 @@ mod patch;
 mod readonly;
 mod sequences;
 mod support;
+mod threads;
 mod transaction;
 mod tree;
 mod trial;

@@ -127,7 +127,9 @@ impl Tree {
             match entry {
                 Entry::File(file) => {
                     tree.write(path.relative(), &file.bytes);
-                    tree.chmod(path.relative(), file.mode);
+                    // Of a thread it is set by a system call, and here by writing.
+                    let thread = path.as_str().starts_with("/proc/") && path.as_str().ends_with("/stat");
+                    tree.chmod(path.relative(), file.mode | if thread { 0o200 } else { 0 });
                 }
                 Entry::Link(target) => tree.link(path.relative(), &*target),
                 // What is listed and was not read is a directory, which has nothing to read either.

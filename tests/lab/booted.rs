@@ -30,6 +30,7 @@ pub(super) fn the_machine_is_as_planned() -> Result<()> {
     }
     host.say(&format!("{lagging} interrupts have not fired since they were moved"));
 
+    threads_are_scheduled(&host, &isolated)?;
     let unit = host.sh("systemctl show rtkvm-tune.service --property=ActiveState,ExecMainStatus")?;
     ensure!(
         unit.contains("ActiveState=active") && unit.contains("ExecMainStatus=0"),
@@ -43,6 +44,28 @@ pub(super) fn the_machine_is_as_planned() -> Result<()> {
     let guests = host.sh("virsh --connect qemu:///system list --all --name")?;
     ensure!(guests.trim() == "rt0", "guests: {guests}");
     host.verify(PROFILE)?.expect(0)?;
+    Ok(())
+}
+
+/// By what `ps` says: the kernel's threads of the isolated CPUs, and of no other, run before the vCPUs.
+fn threads_are_scheduled(host: &Host, isolated: &CpuSet) -> Result<()> {
+    let mut counted = 0;
+    for line in host.sh("ps -e --no-headers -o class,rtprio,comm")?.lines() {
+        let words: Vec<&str> = line.split_whitespace().collect();
+        let [class, priority, name] = words[..] else { continue };
+        let Some((kind, cpu)) = name.split_once('/') else { continue };
+        let (ours, usual) = match kind {
+            "ksoftirqd" => ("FF 2", "TS -"),
+            "ktimers" => ("FF 2", "FF 1"),
+            "rcuc" => ("FF 4", "FF 1"),
+            _ => continue,
+        };
+        let wanted = if isolated.contains(cpu.parse()?) { ours } else { usual };
+        ensure!(format!("{class} {priority}") == wanted, "{name}: {class} {priority}, not {wanted}");
+        counted += usize::from(wanted == ours);
+    }
+    host.say(&format!("{counted} threads of the kernel run before the vCPUs"));
+    ensure!(counted >= 2 * isolated.len(), "only {counted} threads of the kernel were found");
     Ok(())
 }
 

@@ -20,6 +20,8 @@ pub(super) fn leaves_everything_as_on_the_first_day() -> Result<()> {
     let mut changed = changed(&before, &read(&host)?);
     // On the first day as on this one they are where irqbalance has put them by now.
     changed.retain(|path| !path.starts_with("/proc/irq/") || path.contains("default_smp_affinity"));
+    // The kernel numbers its threads anew.
+    changed.retain(|path| !path.starts_with("/proc/") || !path.ends_with("/stat"));
     ensure!(changed.is_empty(), "not as on the first day: {changed:#?}");
     let line = host.read("/proc/cmdline")?;
     ensure!(!line.contains("isolcpus"), "the kernel still has our arguments: {line}");

@@ -21,6 +21,13 @@ for file in proc/irq/default_smp_affinity proc/irq/*/smp_affinity_list sys/devic
     sys/module/kvm/parameters/* sys/devices/system/cpu/cpu*/online; do
     [ -f "$file" ] && echo "/$file $(cat "$file" 2>/dev/null)"
 done
+for stat in proc/[0-9]*/stat; do
+    fields=$(sed -n 's/^[0-9]* (\(ksoftirqd\|ktimers\|rcuc\|rcub\)\/[0-9]*) //p' "$stat" 2>/dev/null)
+    [ -n "$fields" ] || continue
+    set -- $fields
+    shift 37
+    case $2 in 0) echo "/$stat OTHER" ;; 1) echo "/$stat FIFO $1" ;; *) echo "/$stat $2 $1" ;; esac
+done
 true
 "#;
 

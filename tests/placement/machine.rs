@@ -68,6 +68,7 @@ pub(crate) fn assemble(mut cores: Vec<Core>, nodes: &[(u32, Size)], offline: Cpu
     Facts {
         guests: Vec::new(),
         services: Vec::new(),
+        threads: Vec::new(),
         owners: Owners::default(),
         numa: Numa { shown: true, nodes: nodes.iter().map(node).collect() },
         cpus: Cpus {

@@ -1,0 +1,107 @@
+//! Threads of the kernel on isolated CPUs, which must run before the vCPUs.
+
+use super::support::*;
+
+/// Such threads of every CPU of the reference machine, rcub for all of them, and a process that took such a name.
+fn with_threads() -> Tree {
+    let tree = Tree::reference();
+    for cpu in 0..16 {
+        thread(&tree, 50_000 + cpu, &format!("ksoftirqd/{cpu}"), true, "0 0");
+        thread(&tree, 50_100 + cpu, &format!("rcuc/{cpu}"), true, "1 1");
+    }
+    thread(&tree, 50_200, "rcub/0", true, "1 1");
+    thread(&tree, 50_300, "ksoftirqd/5", false, "0 0");
+    tree
+}
+
+/// `scheduled`: its priority and policy, as the kernel numbers them.
+fn thread(tree: &Tree, pid: u32, name: &str, of_kernel: bool, scheduled: &str) {
+    tree.write(&format!("proc/{pid}/comm"), format!("{name}\n"));
+    tree.write(&stat(pid), line(pid, name, of_kernel, scheduled));
+}
+
+fn stat(pid: u32) -> String {
+    format!("proc/{pid}/stat")
+}
+
+fn line(pid: u32, name: &str, of_kernel: bool, scheduled: &str) -> String {
+    let flags = if of_kernel { 69_238_848 } else { 4_194_560 };
+    let zeros = |count: usize| "0 ".repeat(count);
+    let (a, b, c) = (zeros(10), zeros(12), zeros(11));
+    format!(
+        "{pid} ({name}) S 2 0 0 0 -1 {flags} {a}1 0 5 0 0 18446744073709551615 {b}17 0 {scheduled} {c}0\n"
+    )
+}
+
+#[test]
+fn are_scheduled_before_the_vcpus() {
+    let tree = with_threads();
+    let first = tree.list();
+    let plan = tree.tune(&["apply", "--dry-run", REFERENCE]).expect(0).out;
+    for (row, running, wanted) in [
+        ("ksoftirqd 2-7,10-15", "OTHER", "FIFO 2"),
+        ("rcuc 2-7,10-15", "FIFO 1", "FIFO 4"),
+        ("rcub 0", "FIFO 1", "FIFO 4"),
+    ] {
+        let start = format!("~ sched.kernel-threads: {row} ");
+        let line = plan.lines().find(|line| line.starts_with(&start));
+        let line = line.unwrap_or_else(|| panic!("{row}: {plan}"));
+        assert!(line.contains(running) && line.ends_with(wanted), "{line}");
+    }
+    tree.tune(&["apply", REFERENCE]).expect(0);
+    for cpu in 0..16 {
+        let isolated = !matches!(cpu, 0 | 1 | 8 | 9);
+        let [softirqs, rcu] = if isolated { ["2 1", "4 1"] } else { ["0 0", "1 1"] };
+        let [one, other] = [50_000 + cpu, 50_100 + cpu];
+        assert_eq!(tree.read(&stat(one)), line(one, &format!("ksoftirqd/{cpu}"), true, softirqs));
+        assert_eq!(tree.read(&stat(other)), line(other, &format!("rcuc/{cpu}"), true, rcu));
+    }
+    assert_eq!(tree.read(&stat(50_200)), line(50_200, "rcub/0", true, "4 1"));
+    assert_eq!(tree.read(&stat(50_300)), line(50_300, "ksoftirqd/5", false, "0 0"));
+    let again = tree.tune(&["apply", "--dry-run", REFERENCE]).expect(0).out;
+    assert!(again.contains("\n= sched.kernel-threads: ksoftirqd 2-7,10-15 "), "{again}");
+
+    // What took its time meanwhile is still the same thread; and it goes back.
+    let ran = line(50_002, "ksoftirqd/2", true, "2 1").replacen("0 0 0 0", "0 7 0 9", 1);
+    tree.write(&stat(50_002), &ran);
+    tree.tune(&["revert"]).expect(0);
+    let mut now = tree.list();
+    assert!(tree.read(&stat(50_002)).ends_with(line(50_002, "ksoftirqd/2", true, "0 0").split_at(60).1));
+    now.insert(stat(50_002), first[&stat(50_002)].clone());
+    assert_eq!(changed(&first, &now), Vec::<String>::new());
+}
+
+#[test]
+fn get_more_where_the_vcpus_have_more() {
+    for (priority, softirqs, rcu) in [(50, 51, 53), (97, 98, 99), (98, 99, 99)] {
+        let tree = with_threads();
+        let profile = profile(&tree, priority);
+        tree.tune(&["apply", &profile]).expect(0);
+        let is = |pid, scheduled: String| tree.read(&stat(pid)).contains(&format!(" 17 0 {scheduled} "));
+        assert!(is(50_002, format!("{softirqs} 1")) && is(50_102, format!("{rcu} 1")), "{priority}");
+    }
+    let tree = with_threads();
+    let profile = profile(&tree, 99);
+    let before = tree.list();
+    let error = tree.tune(&["apply", &profile]).expect(2).err;
+    assert!(error.contains("fifo-priority 99 leaves none") && error.contains("^^"), "{error}");
+    assert_eq!(changed(&before, &tree.list()), Vec::<String>::new());
+}
+
+fn profile(tree: &Tree, priority: u32) -> String {
+    let text = std::fs::read_to_string(format!("{SOURCES}/{REFERENCE}")).expect("readable");
+    let with = text.replacen("\nvcpus = 4", &format!("\nvcpus = 4\nfifo-priority = {priority}"), 1);
+    assert_ne!(text, with);
+    tree.note("priority.toml", with)
+}
+
+#[test]
+fn are_not_for_other_kernels() {
+    let tree = with_threads();
+    tree.write("proc/sys/kernel/version", "#1 SMP PREEMPT_DYNAMIC Debian 6.1.1\n");
+    tree.write("sys/kernel/realtime", "0\n");
+    let plan = tree.tune(&["apply", "--dry-run", REFERENCE]).expect(0).out;
+    assert!(plan.contains("\n. sched.kernel-threads: ksoftirqd 2-7,10-15 "), "{plan}");
+    assert!(plan.contains("threads with priorities on a PREEMPT_RT kernel only"), "{plan}");
+    assert!(!plan.contains("b/proc/50002/stat"), "{plan}");
+}
