@@ -12,7 +12,7 @@ pub(super) struct Args {
 }
 
 const EXIT_STATUS: &str = "Exit status: 0 in line, done or planned; 1 differs (verify; apply --dry-run \
-    --exit-code; apply, when something is still not in line after it); 2 error; 3 nothing missing but a \
+    --exit-code; apply, when something is still not in line after it; lint, when it found something); 2 error; 3 nothing missing but a \
     reboot (verify).";
 
 #[derive(Subcommand)]
@@ -29,6 +29,8 @@ pub(super) enum Verb {
     Verify(VerifyArgs),
     /// Print the libvirt XML of the guests
     Render(RenderArgs),
+    /// Check the libvirt XML of any guests against this machine's partition
+    Lint(LintArgs),
     /// Say what a setting is, why it is wanted, where it is documented, how it is checked
     Explain(ExplainArgs),
     /// Write what is read of the machine as one text file
@@ -141,6 +143,20 @@ pub(super) struct RenderArgs {
     /// Write each guest to NAME.xml in this directory instead
     #[arg(long, value_name = "DIR")]
     pub(super) output_dir: Option<PathBuf>,
+}
+
+#[derive(clap::Args)]
+pub(super) struct LintArgs {
+    /// Domain XML files; - is standard input
+    #[arg(required = true, value_name = "FILE")]
+    pub(super) files: Vec<PathBuf>,
+    /// Check against the partition that this profile plans, instead of the one that runs
+    #[arg(long, value_name = "PROFILE")]
+    pub(super) profile: Option<PathBuf>,
+    #[command(flatten)]
+    pub(super) root: RootArg,
+    #[command(flatten)]
+    pub(super) format: FormatArg,
 }
 
 #[derive(clap::Args)]

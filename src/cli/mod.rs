@@ -7,6 +7,7 @@ mod change;
 mod confirm;
 mod explain;
 mod inspect;
+mod lint;
 mod load;
 mod recover;
 mod render;
@@ -35,6 +36,7 @@ pub fn run() -> u8 {
         Verb::Recover(args) => recover::run(&args),
         Verb::Verify(args) => verify::run(&args),
         Verb::Render(args) => render::run(&args),
+        Verb::Lint(args) => lint::run(&args),
         Verb::Explain(args) => explain::run(&args),
         Verb::Capture(args) => capture::run(&args),
         Verb::Inspect(args) => inspect::run(&args),

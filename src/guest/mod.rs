@@ -3,6 +3,7 @@
 mod check;
 pub mod compare;
 pub mod domain;
+pub mod lint;
 mod reading;
 pub mod template;
 

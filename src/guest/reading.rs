@@ -197,6 +197,11 @@ fn text(node: Node<'_, '_>) -> String {
 
 /// A size in whole KiB, rounded up as libvirt does: `16777216 KiB`. None if it is not one.
 fn kib(number: &str, unit: Option<&str>) -> Option<String> {
+    Some(format!("{} KiB", bytes(number, unit)?.div_ceil(1024)))
+}
+
+/// A size in bytes; KiB where no unit is given. None if it is not one.
+pub(super) fn bytes(number: &str, unit: Option<&str>) -> Option<u128> {
     let unit = unit.unwrap_or("KiB").to_ascii_lowercase();
     let power = |letter: u8| b"kmgtpe".iter().position(|l| *l == letter).map(|i| i as u32 + 1);
     let bytes = match unit.as_bytes() {
@@ -206,11 +211,11 @@ fn kib(number: &str, unit: Option<&str>) -> Option<String> {
         _ => None,
     }?;
     let number: u64 = number.parse().ok()?;
-    Some(format!("{} KiB", (u128::from(number) * bytes).div_ceil(1024)))
+    Some(u128::from(number) * bytes)
 }
 
 /// A list as libvirt reads it: like the kernel's, but `^8` takes a number out of what stands before it.
-fn cpu_list(text: &str) -> Option<CpuSet> {
+pub(super) fn cpu_list(text: &str) -> Option<CpuSet> {
     text.split(',').try_fold(CpuSet::new(), |set, element| match element.trim().strip_prefix('^') {
         Some(out) => Some(set.difference(&CpuSet::parse_list(out).ok()?)),
         None => Some(set.union(&CpuSet::parse_list(element).ok()?)),

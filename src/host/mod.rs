@@ -18,7 +18,8 @@ mod writer;
 
 pub use machine::Machine;
 pub use process::{
-    Loaded, is_root, load, now, pause, print, print_error, wants_color, wants_error_color, write_output,
+    Loaded, is_root, load, load_input, now, pause, print, print_error, wants_color, wants_error_color,
+    write_output,
 };
 pub use programs::{GuestName, Program, ProgramError};
 pub use room::Room;

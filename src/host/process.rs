@@ -46,6 +46,20 @@ pub fn load(path: &Path, limit: usize) -> Result<Loaded, String> {
     Ok(Loaded { bytes, untrusted })
 }
 
+/// Reads standard input to its end, at most `limit` bytes of it.
+///
+/// # Errors
+/// A message that says what is wrong.
+pub fn load_input(limit: usize) -> Result<Vec<u8>, String> {
+    let mut bytes = Vec::new();
+    let read = std::io::stdin().lock().take(limit as u64 + 1).read_to_end(&mut bytes);
+    read.map_err(|error| format!("cannot read standard input: {error}"))?;
+    match bytes.len() > limit {
+        true => Err(format!("standard input has more than {limit} bytes, which is the limit")),
+        false => Ok(bytes),
+    }
+}
+
 /// Writes to standard output. A reader that went away early (`| head`) is not an error.
 ///
 /// # Errors

@@ -18,6 +18,8 @@ pub enum Level {
 pub struct Diagnostic {
     /// Error or warning.
     pub level: Level,
+    /// The name of the rule that found it, where there is one.
+    pub id: Option<&'static str>,
     /// What is wrong, naming the value.
     pub message: String,
     /// The part of the profile it is about, as a byte range; `None` for the profile as a whole.
@@ -33,6 +35,7 @@ impl Diagnostic {
     pub fn error(span: Range<usize>, message: impl Into<String>) -> Diagnostic {
         Diagnostic {
             level: Level::Error,
+            id: None,
             message: message.into(),
             span: Some(span),
             label: String::new(),
@@ -84,7 +87,11 @@ pub fn render(diagnostics: &[Diagnostic], source: &Source, color: bool) -> Strin
             Level::Error => Title::ERROR,
             Level::Warning => Title::WARNING,
         };
-        let mut group = Group::with_title(title.primary_title(printable(&diagnostic.message)));
+        let title = title.primary_title(printable(&diagnostic.message));
+        let mut group = Group::with_title(match diagnostic.id {
+            Some(id) => title.id(id),
+            None => title,
+        });
         group = match &diagnostic.span {
             None => group.element(Origin::path(name.as_str())),
             Some(span) => {

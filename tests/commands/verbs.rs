@@ -73,6 +73,9 @@ fn render() {
         let ran = tune(&["render", profile, "--root", machine, "--output-dir", dir]).expect(0);
         assert_eq!((ran.out.as_str(), ran.err.as_str()), ("", ""));
         assert_eq!(std::fs::read_to_string(into.path().join("rt0.xml")).expect("written"), text);
+        let xml = into.path().join("rt0.xml");
+        let found = tune(&["lint", xml.to_str().expect("UTF-8"), "--profile", profile, "--root", machine]);
+        assert_eq!((found.status, found.out.as_str()), (Some(0), "1 file: nothing found.\n"), "{machine}");
     }
 }
 

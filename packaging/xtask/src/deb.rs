@@ -11,11 +11,12 @@ use crate::shell::{cargo, need, output, root, run as run_command, step};
 
 const TARGET: &str = "x86_64-unknown-linux-gnu";
 /// Where the files of the repository go.
-const DOCUMENTS: [(&str, &str); 9] = [
+const DOCUMENTS: [(&str, &str); 10] = [
     ("README.md", "usr/share/doc/rtkvm-tune/README.md"),
     ("docs/output.md", "usr/share/doc/rtkvm-tune/docs/output.md"),
     ("docs/profile.md", "usr/share/doc/rtkvm-tune/docs/profile.md"),
     ("docs/knobs.md", "usr/share/doc/rtkvm-tune/docs/knobs.md"),
+    ("docs/lint.md", "usr/share/doc/rtkvm-tune/docs/lint.md"),
     ("docs/trial.md", "usr/share/doc/rtkvm-tune/docs/trial.md"),
     ("LICENSE-MIT", "usr/share/doc/rtkvm-tune/LICENSE-MIT"),
     ("LICENSE-APACHE", "usr/share/doc/rtkvm-tune/LICENSE-APACHE"),

@@ -5,6 +5,7 @@ use std::fs;
 use std::path::Path;
 
 use anyhow::{Context, Result, bail};
+use rtkvm_tune::guest::lint::{self, Rule};
 use rtkvm_tune::knobs::{self, Knob, Reach};
 use rtkvm_tune::profile::keys::{KEYS, Key, Kind, Presence, header, keys_of};
 use similar::TextDiff;
@@ -77,6 +78,7 @@ fn pages(root: &Path) -> Result<BTreeMap<String, String>> {
     let example = fs::read_to_string(root.join(EXAMPLE)).with_context(|| format!("cannot read {EXAMPLE}"))?;
     let mut pages = manual()?;
     pages.insert("docs/knobs.md".into(), knob_reference());
+    pages.insert("docs/lint.md".into(), lint_reference());
     pages.insert("docs/profile.md".into(), profile_reference(&example));
     Ok(pages)
 }
@@ -123,6 +125,32 @@ fn knob_section(knob: &Knob) -> String {
     let facts: String = facts.iter().map(|(name, text)| format!("- {name}: {}\n", plain(text))).collect();
     let keep = format!("- To keep what the machine has: `\"{id}\" = \"keep\"` under `[knobs]`\n");
     format!("\n### {id}\n\n{}.\n\n{}\n\n{facts}{keep}", plain(summary), plain(why))
+}
+
+/// docs/lint.md.
+fn lint_reference() -> String {
+    let mut out = format!("# Rules for guests\n\n{GENERATED}\n");
+    out += "`rtkvm-tune lint FILE...` checks the domain XML of any guests, rendered here or not, against the CPUs and memory\n\
+        of this machine as its kernel divides them; with `--profile PROFILE` as the profile plans it, with `--root` those of\n\
+        another machine. `-` is standard input: `virsh dumpxml --inactive GUEST | rtkvm-tune lint -`. It exits with 0 when it\n\
+        finds nothing, 1 when it finds something, 2 when a file cannot be read or is no domain. Files of one call are also\n\
+        checked against each other.\n\n\
+        An **error** is what libvirt or QEMU refuse, or drop so that the guest is another one; with a **warning** the guest\n\
+        runs, and is late.\n\n\
+        | Rule | Level | Found is |\n|---|---|---|\n";
+    for rule in lint::rules() {
+        let (id, anchor) = (rule.id, rule.id.replace('.', ""));
+        out += &format!("| [`{id}`](#{anchor}) | {} | {} |\n", level(rule), cell(&plain(rule.what)));
+    }
+    out.extend(lint::rules().map(|rule| {
+        let Rule { id, what, why, source, .. } = rule;
+        format!("\n## {id}\n\n{}. {}\n\nSource: {}.\n", plain(what), plain(why), plain(source))
+    }));
+    out
+}
+
+fn level(rule: &Rule) -> &'static str {
+    if rule.fatal { "error" } else { "warning" }
 }
 
 /// docs/profile.md.
