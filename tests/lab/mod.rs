@@ -8,6 +8,7 @@ mod drift;
 mod guest;
 mod live;
 mod pages;
+mod power;
 mod revert;
 mod state;
 mod trial;
@@ -30,6 +31,7 @@ pub(super) const TESTS: &[Test] = &[
     ),
     ("booted::outlives_a_panic_and_a_power_cut", booted::outlives_a_panic_and_a_power_cut),
     ("revert::leaves_everything_as_on_the_first_day", revert::leaves_everything_as_on_the_first_day),
+    ("power::a_cut_leaves_the_old_host_or_the_new", power::a_cut_leaves_the_old_host_or_the_new),
     ("trial::confirms_itself", trial::confirms_itself),
     ("trial::falls_back_from_a_panic", trial::falls_back_from_a_panic),
     ("trial::falls_back_from_a_hang", trial::falls_back_from_a_hang),

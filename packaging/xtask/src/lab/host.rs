@@ -121,6 +121,23 @@ impl Host {
         self.boot_again("power cut")
     }
 
+    /// Starts a command line, takes the power away once QEMU has taken this much processor time since, in seconds,
+    /// and gives it back: a clock that goes no further on a busy computer.
+    pub(crate) fn power_cut_in(&mut self, command: &str, after: f64) -> Result<()> {
+        let start = self.processor_time();
+        self.machine.order(&format!("setsid sh -c '{command}' >/dev/null 2>&1 </dev/null &"));
+        let limit = Instant::now() + COMMAND;
+        while self.processor_time() - start < after && Instant::now() < limit {
+            thread::sleep(Duration::from_millis(10));
+        }
+        self.power_cut()
+    }
+
+    /// The processor time that QEMU took since it was started, in seconds.
+    pub(crate) fn processor_time(&self) -> f64 {
+        self.machine.processor_time()
+    }
+
     /// Asks for a reboot in order and waits for nothing.
     pub(crate) fn start_reboot(&self) {
         self.machine.order("systemctl reboot");
