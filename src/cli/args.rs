@@ -90,6 +90,9 @@ pub(super) struct RevertArgs {
     /// Take back also what somebody else has changed since
     #[arg(long)]
     pub(super) force: bool,
+    /// Do at once what would disturb guests that run, too
+    #[arg(long)]
+    pub(super) live: bool,
     #[command(flatten)]
     pub(super) root: RootArg,
     #[command(flatten)]

@@ -7,10 +7,10 @@ use crate::engine::{self, End, Report, Work};
 use crate::formats::HostPath;
 use crate::host::{Machine, Read, Root, Signals, Snapshot, Writer, print, wants_color};
 use crate::journal::State;
-use crate::plan::Step;
 use crate::plan::diff::patch;
 use crate::plan::restore::{How, Past, Programs, Restored};
 use crate::plan::text;
+use crate::plan::{Running, Step};
 use serde_json::json;
 
 pub(super) fn run(args: &RevertArgs) -> Outcome {
@@ -35,7 +35,14 @@ fn plan(args: &RevertArgs, machine: &Machine, state: &State) -> Result<Reverting
     let boot_id = snapshot.file(&HostPath::new("/proc/sys/kernel/random/boot_id")).ok();
     let boot_id = boot_id.map(|file| file.text().trim().to_owned());
     let live = matches!(machine, Machine::Live);
-    let how = How { force: args.force, live, boot_id: boot_id.as_deref() };
+    let running = match load::facts(machine, &snapshot) {
+        Ok(facts) if !args.live => Running::of(&facts),
+        Err(error) if live && !args.live => return Err(error),
+        // A tree may have lost what the facts are read from; no guest runs in it then.
+        _ => None,
+    };
+    let spared = running.as_ref().map(|guests| (guests, "revert --live"));
+    let how = How { force: args.force, live, boot_id: boot_id.as_deref(), spared };
     let restored = Restored::plan(&snapshot, state.baseline.iter(), how);
     let steps = restored.steps(Programs::default());
     Ok(Reverting { restored, steps, boot_id })
@@ -45,7 +52,8 @@ fn work(args: &RevertArgs, machine: &Machine, root: &Root, writer: &Writer, sign
     change::refuse_interrupted(root)?;
     let state = engine::load(root)?;
     let reverting = plan(args, machine, &state)?;
-    let kept: Vec<String> = reverting.restored.notes.clone();
+    let Restored { notes, waiting, .. } = &reverting.restored;
+    let kept: Vec<String> = [&notes[..], waiting].concat();
     let boot_id = reverting.boot_id.clone();
     let run = engine::begin("revert", state.applied.as_ref(), boot_id);
     let work = Work {

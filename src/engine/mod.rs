@@ -87,6 +87,7 @@ pub fn carry_out_all(
     journal.update_grub = runs(Program::UpdateGrub);
     journal.daemon_reload = runs(Program::DaemonReload);
     journal.boot_once = runs(Program::BootOnce);
+    journal.generated = rollback::generated(root);
     let text = journal.text();
     check::preflight(work.steps, root, text.len())?;
     if let Err(error) = writer.store(JOURNAL, &text) {

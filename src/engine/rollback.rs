@@ -3,10 +3,13 @@
 use super::report::{Outcome, Report};
 use super::steps::{carry_out, describe};
 use super::{End, load};
+use crate::facts::boot::GRUB_CFG;
+use crate::formats::HostPath;
 use crate::host::{JOURNAL, Program, Read, Root, STATE, STATE_DIR, StoreError, Writer};
 use crate::journal::{Change, Ending, Entry, Journal, Record, State};
 use crate::plan::Step;
 use crate::plan::restore::{How, Programs, Restored};
+use sha2::{Digest, Sha256};
 
 /// What `recover` did.
 pub enum Recovered {
@@ -53,9 +56,10 @@ pub fn recover(root: &Root, writer: &Writer) -> Result<Recovered, String> {
         return Ok(Recovered::Finished(journal));
     }
     let boot_id = boot_id(root);
-    let how = How { force: false, live: root.is_live(), boot_id: boot_id.as_deref() };
+    let how = How { live: root.is_live(), boot_id: boot_id.as_deref(), ..How::default() };
     let entries: Vec<&Entry> = journal.entries.iter().collect();
-    let (reports, mut notes) = put_back(&entries, how, Programs::of(&journal), root, writer);
+    let programs = Programs { keep_generated: is_as_before(&journal, root), ..Programs::of(&journal) };
+    let (reports, mut notes) = put_back(&entries, how, programs, root, writer);
     let whole = settle(&reports, &mut notes, &journal, state, writer);
     Ok(Recovered::RolledBack { journal, reports, notes, whole })
 }
@@ -76,9 +80,10 @@ pub(super) fn after_failure(
         daemon_reload: ran(Program::DaemonReload),
         update_grub: ran(Program::UpdateGrub),
         forget_once: ran(Program::BootOnce),
+        keep_generated: is_as_before(journal, root),
     };
     let boot_id = journal.run.began.boot_id.as_deref();
-    let how = How { force: true, live: root.is_live(), boot_id };
+    let how = How { force: true, live: root.is_live(), boot_id, spared: None };
     let (reports, mut notes) = put_back(&entries, how, programs, root, writer);
     match settle(&reports, &mut notes, journal, state, writer) {
         true => End::RolledBack { why, reports, notes },
@@ -99,6 +104,10 @@ fn put_back(
         if let Err(errno) = writer.remove_temporary(&entry.path) {
             notes.push(format!("what was half written beside {} stays: {}", entry.path, errno.desc()));
         }
+    }
+    // No tree has it: no program is run there.
+    if let Err(errno) = writer.remove_generated(&HostPath::new(GRUB_CFG)) {
+        notes.push(format!("what was half generated beside {GRUB_CFG} stays: {}", errno.desc()));
     }
     let restored = Restored::plan(root, entries.iter().copied(), how);
     let steps = restored.steps(programs);
@@ -138,8 +147,20 @@ fn settle(
     }
 }
 
+/// The SHA-256 of what update-grub generates, in hexadecimal; `None` where there is none.
+pub(super) fn generated(root: &Root) -> Option<String> {
+    let file = root.file(&HostPath::new(GRUB_CFG)).ok()?;
+    Some(Sha256::digest(&file.bytes).iter().map(|byte| format!("{byte:02x}")).collect())
+}
+
+/// Whether the run has not reached what update-grub generates: to generate it anew would change nothing, and where it was
+/// update-grub that failed would fail again.
+fn is_as_before(journal: &Journal, root: &Root) -> bool {
+    journal.generated.is_some() && journal.generated == generated(root)
+}
+
 /// This boot, in the kernel's words.
 fn boot_id(root: &Root) -> Option<String> {
-    let path = crate::formats::HostPath::new("/proc/sys/kernel/random/boot_id");
+    let path = HostPath::new("/proc/sys/kernel/random/boot_id");
     root.file(&path).ok().map(|file| file.text().trim().to_owned())
 }

@@ -58,7 +58,7 @@ pub(super) fn carry_out(step: &Step, trial: Option<&Trial>, root: &Root, writer:
                 Some(text) if !root.is_live() => text.clone(),
                 _ => after.written(before),
             };
-            attribute(path, after, &text, root, writer)
+            attribute(path, (before, after), &text, root, writer)
         }
         Step::File { path, after: Some(after), mode, metadata, .. } => {
             done(writer.file(path, after, *mode, metadata.as_ref()))
@@ -122,7 +122,14 @@ pub(super) fn is_interrupt(path: &HostPath) -> bool {
 }
 
 /// Writes and reads back: a write that succeeded is not a setting that took.
-fn attribute(path: &HostPath, want: &Value, text: &str, root: &Root, writer: &Writer) -> Outcome {
+fn attribute(
+    path: &HostPath,
+    (before, want): (&str, &Value),
+    text: &str,
+    root: &Root,
+    writer: &Writer,
+) -> Outcome {
+    let as_before = || root.file(path).is_ok_and(|file| file.text() == before);
     match writer.attribute(path, text) {
         Ok(()) => {}
         Err(Errno::ENOENT) => return Outcome::Impossible("it went away meanwhile".into()),
@@ -130,7 +137,7 @@ fn attribute(path: &HostPath, want: &Value, text: &str, root: &Root, writer: &Wr
             return Outcome::Impossible("it is the running kernel's, mounted in this tree".into());
         }
         // Before 6.12 an interrupt that the kernel keeps to itself says so only here.
-        Err(errno @ (Errno::EIO | Errno::EPERM)) if is_interrupt(path) => {
+        Err(errno @ (Errno::EIO | Errno::EPERM)) if is_interrupt(path) && as_before() => {
             return Outcome::Impossible(format!("the kernel keeps this interrupt to itself ({errno})"));
         }
         Err(Errno::ENOSPC) if is_interrupt(path) => {

@@ -5,7 +5,7 @@ use super::{Metadata, Program, ProgramError, Read, Root, STATE_DIR};
 use crate::formats::HostPath;
 use crate::formats::grub::GRUB_CFG;
 use nix::errno::Errno;
-use nix::fcntl::{Flock, FlockArg, OFlag, openat, renameat};
+use nix::fcntl::{FcntlArg, FdFlag, Flock, FlockArg, OFlag, fcntl, openat, renameat};
 use nix::sys::stat::{Mode, SFlag, fchmod, fstat, mkdirat};
 use nix::sys::statfs::{PROC_SUPER_MAGIC, SYSFS_MAGIC, fstatfs};
 use nix::unistd::{UnlinkatFlags, fchown, fsync, ftruncate, getegid, geteuid, symlinkat, syncfs, unlinkat};
@@ -151,7 +151,13 @@ impl<'r> Writer<'r> {
         let path = HostPath::new(STATE_DIR);
         make_directory(self.root, &path, 0o700).map_err(failed)?;
         let dir = self.root.state_dir().map_err(|error| error.to_string())?;
-        replace(&dir.ok_or_else(|| failed(Errno::ENOENT))?, name, content, 0o600, None).map_err(failed)
+        let dir = dir.ok_or_else(|| failed(Errno::ENOENT))?;
+        let private = Mode::from_bits_truncate(0o700);
+        // Whoever made it meant it to be seen by others; what is in it now is not.
+        if fstat(&dir).map_err(failed)?.st_mode & 0o7777 != private.bits() {
+            fchmod(&dir, private).map_err(failed)?;
+        }
+        replace(&dir, name, content, 0o600, None).map_err(failed)
     }
 
     /// Removes a file of the state, and what a killed run left of it.
@@ -187,6 +193,16 @@ impl<'r> Writer<'r> {
         })
     }
 
+    /// Removes what a killed or failed `update-grub` left beside `path`, the file that it generates: its own half-written
+    /// one too.
+    pub fn remove_generated(&self, path: &HostPath) -> Result<(), Errno> {
+        let (dir, name) = match self.root.parent(path) {
+            Err(Errno::ENOENT | Errno::ENOTDIR) => return Ok(()),
+            other => other?,
+        };
+        ["", ".new"].iter().try_for_each(|end| remove_if_there(&dir, &format!("{name}{GENERATED}{end}")))
+    }
+
     /// Has the file that was generated beside `path` take its place, with its mode, owner and label.
     fn take_generated(&self, path: &HostPath) -> Result<(), Errno> {
         let (dir, name) = self.root.parent(path)?;
@@ -216,12 +232,15 @@ fn dress(fd: &OwnedFd, metadata: &Metadata) -> Result<(), Errno> {
     fchmod(fd, Mode::from_bits_truncate(metadata.mode))
 }
 
-/// The open lock file of the live machine.
+/// The open lock file of the live machine. Programs that are started keep it open: whoever kills this one in the middle of
+/// an update-grub finds the machine locked until that has ended too.
 fn lock_file(root: &Root) -> Result<OwnedFd, Errno> {
     let path = HostPath::new(LOCK);
     make_parents(root, &path)?;
     let flags = OFlag::O_RDWR | OFlag::O_CREAT | OFlag::O_NOFOLLOW;
-    root.open(path.relative(), flags, Mode::from_bits_truncate(0o600))
+    let file = root.open(path.relative(), flags, Mode::from_bits_truncate(0o600))?;
+    fcntl(&file, FcntlArg::F_SETFD(FdFlag::empty()))?;
+    Ok(file)
 }
 
 /// A value is written whole, or it is not the value.
@@ -273,6 +292,8 @@ fn replace(
         while !rest.is_empty() {
             match nix::unistd::write(&fd, rest) {
                 Err(Errno::EINTR) => {}
+                // A file system that takes nothing and says nothing would be asked for ever.
+                Ok(0) => return Err(Errno::EIO),
                 other => rest = &rest[other?..],
             }
         }

@@ -79,6 +79,15 @@ impl Entry {
         numbered && self.boot_id.as_deref() != boot_id
     }
 
+    /// Whether a tree's file has the start of what we wrote to it over what was there: a write that was short, on a disk
+    /// that was full. The kernel takes a value whole.
+    pub fn is_torn(&self, host: &dyn Read) -> bool {
+        let (Change::Attribute { before, ours }, Ok(file)) = (&self.change, host.file(&self.path)) else {
+            return false;
+        };
+        torn(before.as_bytes(), ours.written(before).as_bytes(), &file.bytes)
+    }
+
     /// Compares it with the machine.
     ///
     /// # Errors
@@ -142,6 +151,12 @@ fn there(host: &dyn Read, path: &HostPath) -> Result<Option<Node>, ReadError> {
         Err(ReadError::Absent) => Ok(None),
         Err(error) => Err(error),
     }
+}
+
+/// Whether `now` is the start of `ours` and from there on `before`.
+fn torn(before: &[u8], ours: &[u8], now: &[u8]) -> bool {
+    let same = ours.iter().zip(now).take_while(|(ours, now)| ours == now).count();
+    (1..=same).any(|taken| now[taken..] == before[taken.min(before.len())..])
 }
 
 fn attribute(before: &str, ours: &Value, now: &str) -> Standing {
@@ -212,6 +227,15 @@ fn domain(before: Option<&Node>, ours: Option<&str>, now: Option<&Node>) -> Stan
 mod tests {
     use super::*;
     use crate::formats::CpuSet;
+
+    #[test]
+    fn half_a_value_is_known() {
+        let torn = |now: &str| torn(b"0-15\n", b"0-1,8-9\n", now.as_bytes());
+        assert!(torn("0-1,\n") && torn("0-1,8") && torn("0-1,8-9"));
+        for other in ["", "1-15\n", "0-1\n", "0-1,9-9", "0-16\n"] {
+            assert!(!torn(other), "{other:?}");
+        }
+    }
 
     #[test]
     fn attributes_are_compared_as_values() {

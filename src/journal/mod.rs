@@ -119,13 +119,17 @@ pub struct Journal {
     pub daemon_reload: bool,
     /// Whether it runs `grub-reboot`.
     pub boot_once: bool,
+    /// The SHA-256 of the boot loader's generated configuration when it began: while that is there, nothing of the run
+    /// is in it. `None` where there was none.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub generated: Option<String>,
 }
 
 impl Journal {
     /// The journal of a run that runs no program.
     pub fn new(run: Run, entries: Vec<Entry>) -> Journal {
         let (update_grub, daemon_reload, boot_once) = (false, false, false);
-        Journal { version: VERSION, run, entries, update_grub, daemon_reload, boot_once }
+        Journal { version: VERSION, run, entries, update_grub, daemon_reload, boot_once, generated: None }
     }
 
     /// Reads the file's text.

@@ -4,26 +4,54 @@ use super::{Asked, Item, Step};
 use crate::facts::irqs::directory;
 use crate::facts::{Facts, RunningGuest, Service};
 use crate::formats::CpuSet;
+use crate::formats::HostPath;
 use crate::knobs::{Disruption, IRQBALANCE_KNOB, TUNED_KNOB};
 use crate::placement::Placement;
 use crate::resources::{Resource, State};
 
-/// Lets what would disturb guests that run wait, with the reason. That is what stalls CPUs, what moves an interrupt
-/// of a device that a guest has, and what needs guests stopped. A definition waits for nothing: libvirt keeps the
-/// running guest as it is until its next start. Other interrupts leave the guests' CPUs, which is what they want.
-pub(super) fn spare_guests(facts: &Facts, asked: &[Asked], items: &mut [Item]) {
-    let Some(guests) = named(&facts.guests) else { return };
-    for (asked, item) in asked.iter().zip(items) {
-        let what = match asked.knob.disruption {
+/// Guests that run, and what of theirs must be left in peace.
+pub struct Running {
+    /// Who they are.
+    guests: String,
+    /// Where the interrupts of their devices are set.
+    interrupts: Vec<HostPath>,
+}
+
+impl Running {
+    /// `None` if no guest runs.
+    pub fn of(facts: &Facts) -> Option<Running> {
+        let guests = named(&facts.guests)?;
+        let theirs = facts.irqs.irqs.iter().filter(|irq| irq.is_of_a_guest());
+        let interrupts = theirs.map(|irq| directory(irq.number).join("smp_affinity_list")).collect();
+        Some(Running { guests, interrupts })
+    }
+
+    /// Why a change of this class waits; `how` does it all the same. That is what stalls CPUs, what moves an interrupt
+    /// of a device that a guest has, and what needs guests stopped. A definition waits for nothing: libvirt keeps the
+    /// running guest as it is until its next start. Other interrupts leave the guests' CPUs, which is what they want.
+    pub(super) fn waits(&self, disruption: Disruption, path: Option<&HostPath>, how: &str) -> Option<String> {
+        let what = match disruption {
             Disruption::BriefStall => "it stalls CPUs for a moment",
-            Disruption::IrqMove if is_of_a_guest(facts, asked) => "the interrupt is of a guest's device",
-            Disruption::GuestStop if !matches!(asked.setting.resource, Resource::Domain { .. }) => {
-                "it needs the guests stopped"
+            Disruption::IrqMove if path.is_some_and(|path| self.interrupts.contains(path)) => {
+                "the interrupt is of a guest's device"
             }
-            _ => continue,
+            Disruption::GuestStop => "it needs the guests stopped",
+            _ => return None,
         };
-        if matches!(item.observed.state, State::Missing | State::Differs(None)) {
-            let reason = format!("{what}, and {guests}: stop them, or do it all the same by `apply --live`");
+        Some(format!("{what}, and {}: stop them, or do it all the same by `{how}`", self.guests))
+    }
+}
+
+/// Lets what would disturb guests that run wait, with the reason.
+pub(super) fn spare_guests(running: Option<&Running>, asked: &[Asked], items: &mut [Item]) {
+    let Some(running) = running else { return };
+    for (asked, item) in asked.iter().zip(items) {
+        let resource = &asked.setting.resource;
+        let waits = match resource {
+            Resource::Domain { .. } => None,
+            _ => running.waits(asked.knob.disruption, resource.path().as_ref(), "apply --live"),
+        };
+        if let (Some(reason), State::Missing | State::Differs(None)) = (waits, &item.observed.state) {
             item.observed.state = State::Waiting(reason);
         }
     }
@@ -125,9 +153,3 @@ fn named(guests: &[RunningGuest]) -> Option<String> {
 
 /// More guests than these are counted, not named.
 const MOST_GUESTS: usize = 4;
-
-fn is_of_a_guest(facts: &Facts, asked: &Asked) -> bool {
-    let Resource::Attribute(attribute) = &asked.setting.resource else { return false };
-    let of = |irq: &&crate::facts::Irq| attribute.path == directory(irq.number).join("smp_affinity_list");
-    facts.irqs.irqs.iter().find(of).is_some_and(|irq| irq.is_of_a_guest())
-}

@@ -24,6 +24,7 @@ use crate::placement::{self, Placement};
 use crate::profile::{BootLoader, Diagnostic, Parsed};
 use crate::resources::{Observed, Resource, State, Value, definition, follow_ups};
 use boot::Boot;
+pub use in_use::Running;
 pub use notes::unknown_loader;
 use restore::{How, Past, Restored};
 use serde::Serialize;
@@ -287,11 +288,10 @@ pub fn make(
     let mut items: Vec<Item> = asked.iter().map(|asked| asked.observed(host, &facts)).collect();
     items.extend(boot.iter().flat_map(|boot| boot.obsolete(&facts)));
     passed_by(&mut items, &facts, &past.state);
-    if !live {
-        in_use::spare_guests(&facts, &asked, &mut items);
-    }
+    let running = if live { None } else { in_use::Running::of(&facts) };
+    in_use::spare_guests(running.as_ref(), &asked, &mut items);
     let restored = match scope {
-        Scope::Everything | Scope::Trial(_) => no_longer_asked(host, &facts, &asked, past),
+        Scope::Everything | Scope::Trial(_) => no_longer_asked(host, &facts, &asked, past, running.as_ref()),
         Scope::Runtime => Restored::default(),
     };
     // Before the look ahead, which takes what a boot will mend off the list of what differs now.
@@ -350,12 +350,24 @@ pub fn make(
 
 /// What we set once and no setting asks for: it goes back to how it was. The drop-in and the files of a trial are
 /// planned as a whole.
-fn no_longer_asked(host: &dyn Read, facts: &Facts, asked: &[Asked], past: &Past) -> Restored {
+fn no_longer_asked(
+    host: &dyn Read,
+    facts: &Facts,
+    asked: &[Asked],
+    past: &Past,
+    running: Option<&in_use::Running>,
+) -> Restored {
     let wanted: Vec<HostPath> = asked.iter().filter_map(|asked| asked.setting.resource.path()).collect();
     // What was taken over from rt-conf comes back by a revert alone.
     let apart = [DROP_IN, SCRIPT, RECORD, TRIAL_UNIT, RT_CONF];
     let ours = |entry: &&Entry| !apart.contains(&entry.path.as_str()) && !wanted.contains(&entry.path);
-    let how = How { force: false, live: past.live, boot_id: facts.kernel.boot_id.as_deref() };
+    let boot_id = facts.kernel.boot_id.as_deref();
+    let how = How {
+        force: false,
+        live: past.live,
+        boot_id,
+        spared: running.map(|guests| (guests, "apply --live")),
+    };
     Restored::plan(host, past.state.baseline.iter().filter(ours), how)
 }
 

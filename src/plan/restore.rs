@@ -1,6 +1,6 @@
 //! What goes back to how it was before our first touch: a baseline's entries as items and steps.
 
-use super::{Item, Step};
+use super::{Item, Running, Step};
 use crate::facts::boot::{DEFAULT_GRUB, DROP_IN, GRUB_D};
 use crate::facts::trial::{RECORD, SCRIPT};
 use crate::formats::HostPath;
@@ -21,7 +21,7 @@ pub struct Past {
 }
 
 /// How to put entries back.
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Clone, Copy, Default)]
 pub struct How<'a> {
     /// Also what somebody else changed since.
     pub force: bool,
@@ -29,6 +29,8 @@ pub struct How<'a> {
     pub live: bool,
     /// This boot.
     pub boot_id: Option<&'a str>,
+    /// The guests that are left in peace, and the command that would not.
+    pub spared: Option<(&'a Running, &'static str)>,
 }
 
 /// What puts entries back.
@@ -38,6 +40,8 @@ pub struct Restored {
     pub items: Vec<Item>,
     /// What stays as it is, and why.
     pub notes: Vec<String>,
+    /// What would disturb guests that run, each with the reason; an item of each says it too.
+    pub waiting: Vec<String>,
     /// The entries that are done with once the steps are carried out.
     pub finished: Vec<HostPath>,
     pub(super) attributes: Vec<Step>,
@@ -65,7 +69,7 @@ impl Restored {
         let run = |program, wanted: bool| wanted.then_some(Step::Run { program });
         let follow_ups = super::after_change(&self.files);
         let reload = programs.daemon_reload && !follow_ups.contains(&Program::DaemonReload);
-        let generate = programs.update_grub || !self.boot.is_empty();
+        let generate = !programs.keep_generated && (programs.update_grub || !self.boot.is_empty());
         let mut steps = [self.attributes.clone(), self.files.clone()].concat();
         steps.extend(run(Program::DaemonReload, reload));
         steps.extend(follow_ups.into_iter().map(|program| Step::Run { program }));
@@ -97,6 +101,7 @@ impl Restored {
             Standing::Before => self.finish(entry),
             // What confirming a trial came to is kept in its record.
             Standing::Foreign(_) if path.as_str() == RECORD => self.put_back(host, entry, how),
+            Standing::Foreign(_) if !how.live && entry.is_torn(host) => self.put_back(host, entry, how),
             Standing::Foreign(now) if !how.force => self.notes.push(format!(
                 "{path} was changed by somebody else since: {now}; it is left as it is, `revert --force` takes it back"
             )),
@@ -107,6 +112,12 @@ impl Restored {
     fn put_back(&mut self, host: &dyn Read, entry: &Entry, how: How) {
         let path = entry.path.clone();
         let text = |path: &HostPath| host.file(path).ok().map(|file| file.text().into_owned());
+        if let (Some(reason), Change::Attribute { before, .. }) = (spared(entry, how), &entry.change) {
+            self.waiting.push(format!("{path}: {reason}"));
+            let mut item = item(entry, text(&path), before.trim().to_owned());
+            item.observed.state = Stands::Waiting(reason);
+            return self.items.push(item);
+        }
         let (running, wanted) = match &entry.change {
             Change::Attribute { before, ours } => {
                 let now = text(&path).unwrap_or_default();
@@ -178,6 +189,8 @@ pub struct Programs {
     pub update_grub: bool,
     /// The end of what `grub-reboot` asked for.
     pub forget_once: bool,
+    /// No `update-grub`: what it generates is as it was before what is taken back.
+    pub keep_generated: bool,
 }
 
 impl Programs {
@@ -187,6 +200,7 @@ impl Programs {
             daemon_reload: journal.daemon_reload,
             update_grub: journal.update_grub,
             forget_once: journal.boot_once,
+            keep_generated: false,
         }
     }
 }
@@ -241,6 +255,13 @@ fn shown(node: &Node) -> String {
 fn is_of_grub(path: &HostPath) -> bool {
     let in_dir = |dir: &str| path.is_below(&HostPath::new(dir));
     path.as_str() == DEFAULT_GRUB || in_dir(GRUB_D) || in_dir("/etc/grub.d")
+}
+
+/// Why an entry is not put back while guests run.
+fn spared(entry: &Entry, how: How) -> Option<String> {
+    let (running, command) = how.spared?;
+    let knob = knobs::all().find(|knob| knob.id == entry.knob)?;
+    running.waits(knob.disruption, Some(&entry.path), command)
 }
 
 fn item(entry: &Entry, running: Option<String>, wanted: String) -> Item {

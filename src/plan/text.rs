@@ -218,7 +218,9 @@ pub fn revert(machine: &str, items: &[Item], notes: &[String]) -> String {
     let summary = if items.is_empty() {
         "Nothing to revert.".into()
     } else {
-        format!("Revert: {} to take back.", items.len())
+        let waiting = items.iter().filter(|item| matches!(item.observed.state, State::Waiting(_))).count();
+        let more = if waiting > 0 { format!(", {waiting} waiting for guests") } else { String::new() };
+        format!("Revert: {} to take back{more}.", items.len() - waiting)
     };
     printable(&format!("{out}\n{summary}\n"))
 }

@@ -64,6 +64,65 @@ fn what_disturbs_running_guests_waits() {
     assert!(!plan.contains("waiting for guests"), "{plan}");
 }
 
+/// What is put back disturbs as much as what is set.
+#[test]
+fn what_is_put_back_waits_for_running_guests_too() {
+    let tree = Tree::reference();
+    let first = tree.list();
+    tree.tune(&["apply", REFERENCE]).expect(0);
+    let applied = tree.list();
+    run_guest(&tree, "db");
+    tree.write("sys/kernel/irq/24/actions", "vfio-msix[0](0000:3b:00.0)\n");
+    let reason = "guest db (PID 812) runs: stop them, or do it all the same by";
+
+    // A knob that is dropped.
+    let text = std::fs::read_to_string(format!("{SOURCES}/{REFERENCE}")).expect("readable");
+    let kept = format!("{text}\n[knobs]\n\"memory.hugepages\" = \"keep\"\n\"irq.affinity\" = \"keep\"\n");
+    let profile = tree.note("keep.toml", kept);
+    let dropped = tree.copy();
+    let ran = dropped.tune(&["apply", &profile]).expect(1).out;
+    assert!(ran.contains(&format!("it stalls CPUs for a moment, and {reason} `apply --live`")), "{ran}");
+    assert!(
+        ran.contains(&format!("the interrupt is of a guest's device, and {reason} `apply --live`")),
+        "{ran}"
+    );
+    let (was, is) = (|path| first.get(path), |path| applied.get(path));
+    let now = dropped.list();
+    assert_eq!((now.get(PAGES), now.get(IRQ)), (is(PAGES), is(IRQ)), "{ran}");
+    let other = "proc/irq/25/smp_affinity_list";
+    assert_eq!(now.get(other), was(other), "{ran}");
+    dropped.tune(&["verify", &profile]).expect(1);
+    dropped.tune(&["apply", "--live", &profile]).expect(0);
+    let now = dropped.list();
+    assert_eq!((now.get(PAGES), now.get(IRQ)), (was(PAGES), was(IRQ)));
+
+    // A revert, and what it left it takes back later.
+    let plan = tree.tune(&["revert", "--dry-run"]).expect(0).out;
+    assert!(
+        plan.contains(&format!("{reason} `revert --live`")) && plan.contains(" waiting for guests."),
+        "{plan}"
+    );
+    let ran = tree.tune(&["revert"]).expect(1).out;
+    assert!(
+        ran.contains(&format!(
+            "left     /{PAGES}: it stalls CPUs for a moment, and {reason} `revert --live`"
+        )),
+        "{ran}"
+    );
+    let now = tree.list();
+    assert_eq!((now.get(PAGES), now.get(IRQ)), (is(PAGES), is(IRQ)), "{ran}");
+    assert!(!tree.at(DROP_IN).exists() && !tree.at(UNIT).exists());
+    let stopped = tree.copy();
+    std::fs::remove_dir_all(stopped.at("proc/812")).expect("there");
+    for (tree, words) in [(&tree, &["revert", "--live"][..]), (&stopped, &["revert"])] {
+        let ran = tree.tune(words).expect(0).out;
+        assert!(ran.contains("Reverted: as before the first apply."), "{ran}");
+        let different = changed(&first, &tree.list());
+        let ours = |path: &&String| !path.starts_with("proc/812") && !path.ends_with("irq/24/actions");
+        assert_eq!(different.iter().filter(ours).collect::<Vec<_>>(), [""; 0]);
+    }
+}
+
 #[test]
 fn a_new_definition_waits_for_the_guests_next_start() {
     let tree = Tree::reference();

@@ -3,7 +3,8 @@
 //! tests/commands/NAME.txt holds what is printed, byte for byte. After a wanted change of the output write them
 //! anew with `UPDATE_EXPECT=1 cargo test --test commands`, and review the difference.
 //!
-//! Needs the packages strace, git and patch, grub-common and grub2-common, and util-linux.
+//! Needs the packages strace, git and patch, grub-common and grub2-common, busybox-static, util-linux, and
+//! cc with binutils, which Rust itself needs to link.
 
 mod bad_input;
 mod bad_profile;
@@ -13,6 +14,7 @@ mod hostile_tree;
 mod in_use;
 mod kernel_log;
 mod knobs;
+mod live;
 mod output;
 mod owners;
 mod patch;

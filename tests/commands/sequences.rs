@@ -2,19 +2,22 @@
 
 use super::support::*;
 use proptest::prelude::*;
+use proptest::test_runner::TestRunner;
 use serde_json::Value;
+use std::collections::BTreeSet;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
 /// One thing that happens to a machine.
 #[derive(Debug, Clone)]
 enum Event {
-    /// An apply of one of the profiles.
-    Apply(usize),
+    /// An apply of a profile.
+    Apply(Asked),
     /// What the boot unit does.
-    Runtime(usize),
+    Runtime(Asked),
     /// An apply in which this system call fails, the nth time.
-    Fails(usize, &'static str, usize),
+    Fails(Asked, &'static str, usize),
     /// An apply that is killed there, and the recovery.
-    Killed(usize, &'static str, usize),
+    Killed(Asked, &'static str, usize),
     /// Somebody else changes one of the things that are ours.
     Foreign(usize),
     /// Somebody else removes a file of ours.
@@ -23,35 +26,63 @@ enum Event {
     Revert,
 }
 
+/// What a profile asks for. Some of it cannot be had on the machine: then the apply is refused.
+#[derive(Debug, Clone)]
+struct Asked {
+    /// CPUs for the system on each node.
+    housekeeping: usize,
+    /// Huge pages on each node: their size, and how many.
+    pages: (&'static str, usize),
+    /// Further arguments of the kernel.
+    arguments: Vec<&'static str>,
+    /// Names, vCPUs and memory in GiB.
+    guests: Vec<(&'static str, usize, usize)>,
+    /// Knobs that are left alone, by their numbers.
+    kept: Vec<usize>,
+}
+
+impl Asked {
+    fn text(&self) -> String {
+        let Asked { housekeeping, pages: (size, count), arguments, .. } = self;
+        let mut text = format!(
+            "[host]\nhousekeeping-cpus-per-node = {housekeeping}\nkernel-arguments = {arguments:?}\n\n\
+             [host.hugepages]\nsize = \"{size}\"\ncount = {count}\n"
+        );
+        for (name, vcpus, memory) in &self.guests {
+            text += &format!("\n[[guest]]\nname = \"{name}\"\nvcpus = {vcpus}\nmemory = \"{memory}GiB\"\n");
+        }
+        let knobs: Vec<_> = rtkvm_tune::knobs::all().map(|knob| knob.id).collect();
+        let kept: BTreeSet<_> = self.kept.iter().map(|number| knobs[number % knobs.len()]).collect();
+        let kept: String = kept.iter().map(|knob| format!("\"{knob}\" = \"keep\"\n")).collect();
+        text + "\n[knobs]\n" + &kept
+    }
+}
+
+fn asked() -> impl Strategy<Value = Asked> {
+    let pages = (prop::sample::select(vec!["1GiB", "1GiB", "2MiB"]), 1..26_usize);
+    let some = ["crashkernel=512M", "processor.max_cstate=1", "panic=7", "nosmt"];
+    let guest = |name| (Just(name), 2..8_usize, 1..12_usize);
+    let guests = (prop::option::of(guest("rt0")), prop::option::of(guest("rt1")));
+    let guests = guests.prop_map(|(one, other)| one.into_iter().chain(other).collect());
+    let arguments = prop::sample::subsequence(some.to_vec(), 0..3);
+    let kept = prop::collection::vec(any::<usize>(), 0..6);
+    (1..7_usize, pages, arguments, guests, kept).prop_map(|(housekeeping, pages, arguments, guests, kept)| {
+        Asked { housekeeping, pages, arguments, guests, kept }
+    })
+}
+
 fn event() -> impl Strategy<Value = Event> {
-    let call = prop::sample::select(vec!["renameat", "ftruncate", "fchmod", "symlinkat", "unlinkat"]);
-    let fault = (0..4_usize, call, 1..20_usize);
+    let calls = ["renameat", "ftruncate", "fchmod", "symlinkat", "unlinkat"];
+    let fault = || (asked(), prop::sample::select(calls.to_vec()), 1..20_usize);
     prop_oneof![
-        3 => (0..4_usize).prop_map(Event::Apply),
-        1 => (0..4_usize).prop_map(Event::Runtime),
-        2 => fault.clone().prop_map(|(profile, call, at)| Event::Fails(profile, call, at)),
-        2 => fault.prop_map(|(profile, call, at)| Event::Killed(profile, call, at)),
+        3 => asked().prop_map(Event::Apply),
+        1 => asked().prop_map(Event::Runtime),
+        2 => fault().prop_map(|(profile, call, at)| Event::Fails(profile, call, at)),
+        2 => fault().prop_map(|(profile, call, at)| Event::Killed(profile, call, at)),
         2 => any::<usize>().prop_map(Event::Foreign),
         1 => any::<usize>().prop_map(Event::Removed),
         1 => Just(Event::Revert),
     ]
-}
-
-/// Profiles that ask for more, less and other things than each other.
-fn profiles(tree: &Tree) -> Vec<String> {
-    let text = std::fs::read_to_string(format!("{SOURCES}/{REFERENCE}")).expect("readable");
-    let keep = |ids: &[&str]| {
-        let lines: String = ids.iter().map(|id| format!("\"{id}\" = \"keep\"\n")).collect();
-        format!("{text}\n[knobs]\n{lines}")
-    };
-    let boot =
-        ["cpu.isolcpus", "cpu.nohz-full", "cpu.rcu-nocbs", "irq.boot-affinity", "memory.hugepages-boot"];
-    let other = text.replace("housekeeping-cpus-per-node = 2", "housekeeping-cpus-per-node = 3");
-    assert_ne!(other, text);
-    let texts =
-        [text.clone(), keep(&["irq.affinity", "guest.domain", "services.boot-unit"]), keep(&boot), other];
-    let names = texts.iter().enumerate().map(|(at, text)| tree.note(&format!("{at}.toml"), text));
-    names.collect()
 }
 
 /// The paths of the things that are ours, as the state has them.
@@ -63,17 +94,18 @@ fn ours(tree: &Tree) -> Vec<(String, String)> {
     entries.map(|entry| (text(&entry["path"]), text(&entry["kind"]))).collect()
 }
 
-fn happen(tree: &Tree, profiles: &[String], event: &Event) {
-    let with = |profile: usize, inject: String| {
-        let words = ["apply", &profiles[profile], "--root", tree.name()];
+fn happen(tree: &Tree, event: &Event) {
+    let profile = |asked: &Asked| tree.note("profile.toml", asked.text());
+    let with = |asked: &Asked, inject: String| {
+        let words = ["apply", &profile(asked), "--root", tree.name()];
         strace(&["-e", "trace=flock,renameat,ftruncate,fchmod,symlinkat,unlinkat", "-e", &inject], &words).0
     };
     match event {
-        Event::Apply(profile) => _ = tree.tune(&["apply", &profiles[*profile]]),
-        Event::Runtime(profile) => _ = tree.tune(&["apply", "--runtime", &profiles[*profile]]),
-        Event::Fails(profile, call, at) => {
+        Event::Apply(asked) => applies(tree.tune(&["apply", &profile(asked)])),
+        Event::Runtime(asked) => applies(tree.tune(&["apply", "--runtime", &profile(asked)])),
+        Event::Fails(asked, call, at) => {
             let before = tree.list();
-            let ran = with(*profile, format!("inject={call}:error=EIO:when={at}"));
+            let ran = with(asked, format!("inject={call}:error=EIO:when={at}"));
             if ran.status == Some(2) && ran.err.contains("is taken back") {
                 assert_eq!(changed(&before, &tree.list()), [""; 0], "{event:?}: {}{}", ran.out, ran.err);
             }
@@ -83,9 +115,9 @@ fn happen(tree: &Tree, profiles: &[String], event: &Event) {
                 tree.tune(&["recover"]).expect(0);
             }
         }
-        Event::Killed(profile, call, at) => {
+        Event::Killed(asked, call, at) => {
             let before = tree.list();
-            let ran = with(*profile, format!("inject={call}:signal=KILL:when={at}"));
+            let ran = with(asked, format!("inject={call}:signal=KILL:when={at}"));
             let recovered = tree.tune(&["recover"]).expect(0).out;
             if ran.status.is_none() && recovered.contains("is taken back") {
                 assert_eq!(changed(&before, &tree.list()), [""; 0], "{event:?}: {recovered}");
@@ -110,6 +142,34 @@ fn happen(tree: &Tree, profiles: &[String], event: &Event) {
     }
 }
 
+/// Those that are carried out are counted: refused ones prove nothing.
+fn applies(ran: Ran) {
+    DONE.fetch_add(usize::from(matches!(ran.status, Some(0 | 1))), Relaxed);
+}
+
+/// How many applies were carried out.
+static DONE: AtomicUsize = AtomicUsize::new(0);
+
+/// What the state says was there before our first touch, as it was on the first day.
+fn keeps_the_first_day(tree: &Tree, first: &Listing) {
+    let Ok(text) = std::fs::read_to_string(tree.at(STATE)) else { return };
+    let state: Value = serde_json::from_str(&text).expect("JSON");
+    for entry in state["baseline"].as_array().expect("entries") {
+        let path = entry["path"].as_str().expect("text").trim_start_matches('/');
+        let before = &entry["before"];
+        let kept = match (before["is"].as_str(), before.as_str()) {
+            (Some("file"), _) => Some(Node::File {
+                mode: before["mode"].as_u64().and_then(|mode| u32::try_from(mode).ok()).expect("a mode"),
+                text: before["text"].as_str().expect("text").into(),
+            }),
+            (Some("link"), _) => Some(Node::Link { target: before["target"].as_str().expect("text").into() }),
+            (_, Some(text)) => Some(Node::File { mode: 0, text: text.into() }),
+            _ => None,
+        };
+        assert_eq!(kept.as_ref(), first.get(path), "{path}: its first value is lost");
+    }
+}
+
 /// Modes of attributes are not ours to put back; a tree's attribute that was replaced has another.
 fn without_modes(listing: Listing) -> Listing {
     let plain = |(path, node): (String, Node)| match node {
@@ -121,20 +181,22 @@ fn without_modes(listing: Listing) -> Listing {
     listing.into_iter().map(plain).collect()
 }
 
-proptest! {
-    #![proptest_config(ProptestConfig { cases: 40, failure_persistence: None, ..ProptestConfig::default() })]
+/// How many sequences are tried.
+const SEQUENCES: u32 = 40;
 
-    #[test]
-    fn the_first_day_comes_back(events in prop::collection::vec(event(), 1..9)) {
+#[test]
+fn the_first_day_comes_back() {
+    let config = ProptestConfig { cases: SEQUENCES, failure_persistence: None, ..ProptestConfig::default() };
+    let tried = TestRunner::new(config).run(&prop::collection::vec(event(), 1..9), |events| {
         let tree = Tree::reference();
         // Something of each kind was there before us.
         tree.write(UNIT, "[Unit]\nDescription=older\n");
         tree.chmod(UNIT, 0o640);
         tree.link(WANTS, "/dev/null");
-        let profiles = profiles(&tree);
         let first = without_modes(tree.list());
         for event in &events {
-            happen(&tree, &profiles, event);
+            happen(&tree, event);
+            keeps_the_first_day(&tree, &first);
         }
         let ran = tree.tune(&["revert", "--force"]);
         prop_assert_eq!(ran.status, Some(0), "{:?}", ran);
@@ -143,5 +205,10 @@ proptest! {
         let both: Vec<_> = different.iter().map(|path| (path, first.get(path), now.get(path))).collect();
         prop_assert!(different.is_empty(), "{:#?}", both);
         prop_assert!(ours(&tree).is_empty());
+        Ok(())
+    });
+    if let Err(error) = tried {
+        panic!("{error}");
     }
+    report(&format!("{SEQUENCES} sequences, applies carried out"), DONE.load(Relaxed), 10);
 }

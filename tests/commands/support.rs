@@ -299,3 +299,11 @@ pub(crate) fn strace(options: &[&str], words: &[&str]) -> (Ran, Vec<Call>) {
     };
     (ran, text.lines().filter_map(call).collect())
 }
+
+/// Says how many points a test tried, past the capture of what tests print, so that every run of the tests reports it.
+#[track_caller]
+pub(crate) fn report(what: &str, points: usize, least: usize) {
+    use std::io::Write;
+    let _ = writeln!(std::io::stderr(), "  {what}: {points} points tried");
+    assert!(points >= least, "{what}: only {points} points, {least} were expected: were they found?");
+}

@@ -1,7 +1,7 @@
 //! Runs that are refused, stopped or interrupted, and state files that cannot be used.
 
 use super::support::*;
-use std::os::unix::fs::{PermissionsExt, chown, symlink};
+use std::os::unix::fs::{MetadataExt, PermissionsExt, chown, symlink};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -117,6 +117,75 @@ fn state_that_cannot_be_used_is_refused() {
         write(&good);
         tree.tune(&["recover"]).expect(0);
     }
+}
+
+/// One that others may look into becomes private before anything is in it.
+#[test]
+fn a_state_directory_that_others_see_is_closed() {
+    let tree = Tree::reference();
+    std::fs::create_dir(tree.at(STATE_DIR)).expect("made");
+    tree.chmod(STATE_DIR, 0o755);
+    tree.tune(&["apply", REFERENCE]).expect(0);
+    let mode = |path: &str| std::fs::metadata(tree.at(path)).expect("there").permissions().mode() & 0o7777;
+    assert_eq!((mode(STATE_DIR), mode(STATE)), (0o700, 0o600));
+}
+
+/// Runs a command line in a mount namespace of its own, in which `prepare` has changed the tree's file systems.
+fn mounted(tree: &Tree, prepare: &str, words: &[&str]) -> Ran {
+    let script = format!("(cd \"$1\"; {prepare}); shift; exec \"$@\"");
+    let mut command = Command::new("unshare");
+    command.args(["--mount", "--propagation", "private", "sh", "-ec", &script, "sh", tree.name(), PROGRAM]);
+    tool(command.args(words).args(["--root", tree.name()]).current_dir(SOURCES), "util-linux")
+}
+
+/// Room and leave to write are asked for before anything is written, everywhere where something will be.
+#[test]
+fn what_cannot_be_written_is_told_before_anything_is() {
+    let bound = "mount --bind etc/default etc/default && mount -o remount,bind,ro etc/default";
+    let full = "mount -t tmpfs -o size=16k,mode=755 none var/lib";
+    let files = "mount -t tmpfs -o nr_inodes=1,mode=755 none var/lib";
+    for (prepare, said) in [
+        (bound, "/etc/default/grub.d/99-rtkvm-tune.cfg cannot be written: Read-only file system"),
+        (full, "no room for /var/lib/rtkvm-tune/state.json: 16 KiB are free, "),
+        (files, "and no further file can be made"),
+    ] {
+        let tree = Tree::reference();
+        std::fs::create_dir_all(tree.at("etc/default")).expect("made");
+        let before = tree.list();
+        let ran = mounted(&tree, prepare, &["apply", REFERENCE]).expect(2);
+        assert!(ran.err.contains("nothing was written") && ran.err.contains(said), "{said}: {}", ran.err);
+        assert_eq!(changed(&before, &tree.list()), [""; 0], "{said}");
+        tree.tune(&["apply", REFERENCE]).expect(0);
+        let applied = tree.list();
+        let ran = mounted(&tree, bound, &["revert"]).expect(2);
+        assert!(ran.err.contains("cannot be written: Read-only file system"), "{}", ran.err);
+        assert_eq!(changed(&applied, &tree.list()), [""; 0]);
+    }
+}
+
+#[test]
+fn a_file_that_is_replaced_keeps_mode_owner_and_label() {
+    let tree = Tree::reference();
+    tree.write(UNIT, "older\n");
+    let label = b"system_u:object_r:systemd_unit_file_t:s0";
+    let flags = rustix::fs::XattrFlags::empty();
+    rustix::fs::setxattr(tree.at(UNIT), "security.selinux", label, flags).expect("labelled");
+    tree.chmod(UNIT, 0o640);
+    chown(tree.at(UNIT), None, Some(4)).expect("given");
+    let of = |path: &str| {
+        let mut label = [0; 64];
+        let length =
+            rustix::fs::getxattr(tree.at(path), "security.selinux", &mut label[..]).expect("a label");
+        let meta = std::fs::metadata(tree.at(path)).expect("there");
+        (label[..length].to_vec(), meta.permissions().mode() & 0o7777, meta.gid())
+    };
+    let first = of(UNIT);
+    tree.tune(&["apply", REFERENCE]).expect(0);
+    assert_ne!(tree.read(UNIT), "older\n");
+    assert_eq!(of(UNIT), first);
+    assert_eq!((first.0.as_slice(), first.1, first.2), (&label[..], 0o640, 4));
+    tree.tune(&["revert"]).expect(0);
+    assert_eq!((tree.read(UNIT).as_str(), of(UNIT)), ("older\n", first));
 }
 
 #[test]
