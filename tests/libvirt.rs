@@ -7,71 +7,39 @@ use std::fs;
 use std::time::{Duration, Instant};
 
 use roxmltree::{Document, Node};
-use rtkvm_tune::formats::{CpuSet, Size};
-use rtkvm_tune::guest::{
-    DEFAULT_TEMPLATE, Difference, DiskFormat, DiskInput, Domain, DomainInput, NetworkInput, Templates,
-    differences,
-};
+use rtkvm_tune::facts::Facts;
+use rtkvm_tune::guest::{Difference, differences};
+use rtkvm_tune::host::Snapshot;
+use rtkvm_tune::plan::{self, Scope, restore::Past};
+use rtkvm_tune::profile::{parse, render};
+
+/// The guests of a profile on the recorded reference machine, as they would be defined.
+fn guests(profile: &str) -> Vec<(String, String)> {
+    let text = fs::read_to_string("tests/captures/reference.capture").unwrap();
+    let snapshot = Snapshot::from_capture(&text).unwrap();
+    let parsed = parse("p.toml", profile.as_bytes())
+        .unwrap_or_else(|failed| panic!("{}", render(&failed.diagnostics, &failed.source, false)));
+    let facts = Facts::read(&snapshot).unwrap();
+    let plan = plan::make(&snapshot, facts, &parsed, Scope::Everything, &Past::default());
+    let (plan, _) =
+        plan.unwrap_or_else(|errors| panic!("{profile}\n{}", render(&errors, &parsed.source, false)));
+    plan.guests.into_iter().map(|guest| (guest.name, guest.xml)).collect()
+}
+
+/// What is before the first guest.
+const HOST: &str = "[host]\nhousekeeping-cpus-per-node = 2\nhousekeeping-memory-per-node = '6GiB'\n";
+
+/// The guest with these keys.
+fn rendered(keys: &str) -> String {
+    guests(&format!("{HOST}[[guest]]\n{keys}")).remove(0).1
+}
+
+const DISK: &str = "[[guest.disk]]\nsource = '/dev/vg0/rt-guest'\n";
+const BRIDGE: &str = "[[guest.network]]\nbridge = 'br0'\n";
 
 /// The guest of the guide under a name of its own: 4 vCPUs and 16 GiB on node 1.
-struct Guest {
-    name: String,
-    cpus: Vec<u32>,
-    threads: u32,
-    fifo: CpuSet,
-    memory: Size,
-    page: Size,
-    node: Option<u32>,
-    disks: Vec<DiskInput>,
-    networks: Vec<NetworkInput>,
-}
-
-impl Guest {
-    fn reference(name: &str) -> Guest {
-        Guest {
-            name: name.to_owned(),
-            cpus: vec![12, 13, 14, 15],
-            threads: 1,
-            fifo: list("0-3"),
-            memory: Size(16 << 30),
-            page: Size::GIB,
-            node: Some(1),
-            disks: vec![disk("/dev/vg0/rt-guest", true, DiskFormat::Raw)],
-            networks: vec![network("br0")],
-        }
-    }
-
-    fn domain(&self) -> Domain {
-        Domain::new(&DomainInput {
-            name: &self.name,
-            vcpu_cpus: &self.cpus,
-            threads_per_core: self.threads,
-            fifo_vcpus: &self.fifo,
-            fifo_priority: 1,
-            emulator_cpus: &list("8-9"),
-            memory: self.memory,
-            page: self.page,
-            node: self.node,
-            disks: &self.disks,
-            networks: &self.networks,
-        })
-    }
-
-    fn render(&self) -> String {
-        Templates::new(&[]).unwrap().render(DEFAULT_TEMPLATE, &self.domain()).unwrap()
-    }
-}
-
-fn list(text: &str) -> CpuSet {
-    CpuSet::parse_list(text).unwrap()
-}
-
-fn disk(source: &str, block: bool, format: DiskFormat) -> DiskInput {
-    DiskInput { source: source.to_owned(), block, format }
-}
-
-fn network(bridge: &str) -> NetworkInput {
-    NetworkInput { bridge: bridge.to_owned(), mac: None }
+fn reference(name: &str) -> String {
+    rendered(&format!("name = '{name}'\nvcpus = 4\nmemory = '16GiB'\nnuma-node = 1\n{DISK}{BRIDGE}"))
 }
 
 /// The value at a path of element names; the last part is an attribute where it starts with `@`.
@@ -96,8 +64,7 @@ fn all<'a>(tree: &'a Document<'_>, element: &str, attributes: &[&str]) -> Vec<Ve
 #[test]
 fn libvirt_holds_every_value_of_the_guide() {
     let host = host::shared();
-    let guest = Guest::reference("guide");
-    let rendered = guest.render();
+    let rendered = reference("guide");
     host::validate(&rendered);
     let defined = host.define("guide", &rendered);
     assert_eq!(differences(&defined, &rendered).unwrap(), [], "{defined}");
@@ -120,7 +87,6 @@ fn libvirt_holds_every_value_of_the_guide() {
         ("numatune/memory/@nodeset", "1"),
         ("features/pmu/@state", "off"),
         ("features/kvm/hint-dedicated/@state", "on"),
-        ("features/kvm/poll-control/@state", "on"),
         ("cpu/@mode", "host-passthrough"),
         ("cpu/@check", "none"),
         ("cpu/@migratable", "off"),
@@ -145,6 +111,7 @@ fn libvirt_holds_every_value_of_the_guide() {
         "memoryBacking/hugepages/page/@nodeset",
         "vcpu/@cpuset",
         "memtune",
+        "features/kvm/poll-control",
         "devices/graphics",
         "devices/video",
     ] {
@@ -168,8 +135,7 @@ fn libvirt_holds_every_value_of_the_guide() {
 #[test]
 fn qemu_is_told_what_the_guide_asks() {
     let host = host::shared();
-    let guest = Guest::reference("native");
-    host.define("native", &guest.render());
+    host.define("native", &reference("native"));
     let argv = host.virsh(&["domxml-to-native", "qemu-argv", "--domain", "native"], "");
     for want in [
         r#""host-nodes":[1],"policy":"bind""#,
@@ -191,11 +157,12 @@ fn qemu_is_told_what_the_guide_asks() {
 #[test]
 fn a_second_define_is_the_same_guest() {
     let host = host::shared();
-    let guest = Guest::reference("twice");
-    let first = host.define("twice", &guest.render());
-    let second = host.define("twice", &guest.render());
+    let rendered = reference("twice");
+    let first = host.define("twice", &rendered);
+    let second = host.define("twice", &rendered);
     assert_eq!(first, second);
-    assert_eq!(host.virsh(&["domuuid", "twice"], "").trim(), guest.domain().uuid);
+    let tree = Document::parse(&rendered).unwrap();
+    assert_eq!(Some(host.virsh(&["domuuid", "twice"], "").trim()), value(&tree, "uuid"));
     // What libvirt holds can itself be wanted: its own form has no difference either.
     assert_eq!(differences(&second, &first).unwrap(), []);
 }
@@ -203,7 +170,7 @@ fn a_second_define_is_the_same_guest() {
 #[test]
 fn a_change_is_exactly_one_difference() {
     let host = host::shared();
-    let rendered = Guest::reference("changed").render();
+    let rendered = reference("changed");
     let defined = host.define("changed", &rendered);
     for (from, to, path, have, want) in [
         ("cpuset='13'", "cpuset='11'", "/domain/cputune/vcpupin[vcpu=1]/@cpuset", "13", "11"),
@@ -249,67 +216,169 @@ fn a_change_is_exactly_one_difference() {
     assert_eq!(paths(&rr), [0, 1, 2, 3].map(|n| format!("/domain/cputune/vcpusched[vcpu={n}]/@scheduler")));
     let some = rendered.replace("vcpus='0-3'", "vcpus='1-3'");
     assert_eq!(paths(&some), ["/domain/cputune/vcpusched[vcpu=0]"]);
-    let diskless = Guest { disks: vec![], ..Guest::reference("changed") }.render();
+    let diskless = rendered_without(&rendered, "    <disk", "</disk>\n");
     assert_eq!(paths(&diskless), ["/domain/devices/disk[target=vda]"]);
 }
 
+/// A document without the first element of a kind.
+fn rendered_without(xml: &str, from: &str, to: &str) -> String {
+    let start = xml.find(from).unwrap();
+    let end = start + xml[start..].find(to).unwrap() + to.len();
+    format!("{}{}", &xml[..start], &xml[end..])
+}
+
+/// The corrected guests of the guide, with their names, disks and addresses, come out of profiles.
 #[test]
-fn every_shape_of_guest_is_accepted() {
+fn the_reference_guests_come_out_of_profiles() {
+    let host = host::shared();
+    for name in ["guest-4vcpu-node1", "guest-12vcpu-2nodes"] {
+        let read = |ending| fs::read_to_string(format!("tests/reference/{name}.{ending}")).unwrap();
+        let reference = read("xml");
+        let guests = guests(&read("toml"));
+        let [(guest, rendered)] = &guests[..] else { panic!("one guest") };
+        // The reference names the emulator, which libvirt fills in.
+        let defined = host.define(guest, rendered);
+        assert_eq!(differences(&defined, &reference).unwrap(), [], "{name}\n{defined}");
+        // And nothing more than the reference has: libvirt makes the same of both.
+        let other = format!("theirs-{guest}");
+        let renamed = reference.replace(&format!("<name>{guest}<"), &format!("<name>{other}<"));
+        let theirs = host.define(&other, &renamed);
+        let without = |xml: &str| {
+            let xml = match xml.contains("<metadata>") {
+                true => rendered_without(xml, "  <metadata>", "</metadata>\n"),
+                false => xml.to_owned(),
+            };
+            let own = |line: &&str| !line.contains("<uuid>") && !line.contains("<name>");
+            xml.lines().filter(own).map(|line| format!("{line}\n")).collect::<String>()
+        };
+        assert_eq!(without(&defined), without(&theirs), "{name}");
+    }
+}
+
+/// Every kind of system with every kind of disk and network on one node and on two.
+#[test]
+fn every_combination_is_accepted() {
     let host = host::shared();
     let disks = [
-        vec![],
-        vec![disk("/dev/vg0/a", true, DiskFormat::Raw), disk("/srv/b.qcow2", false, DiskFormat::Qcow2)],
-        vec![disk("/srv/a.img", false, DiskFormat::Raw), disk("/dev/vg0/b", true, DiskFormat::Qcow2)],
+        "",
+        "[[guest.disk]]\nsource = '/dev/vg0/a'\n[[guest.disk]]\nsource = '/srv/b.qcow2'\nformat = 'qcow2'\n",
+        "[[guest.disk]]\nsource = '/srv/a.img'\nbus = 'virtio'\n[[guest.disk]]\nsource = '/dev/vg0/b'\nformat = 'qcow2'\nbus = 'sata'\n",
     ];
-    let networks = [vec![], vec![network("br0"), network("br-storage")]];
-    let shapes = [(1, 1), (2, 1), (2, 2), (3, 1), (4, 1), (4, 2), (6, 1), (6, 2)];
-    let mut defined = 0;
-    for (vcpus, threads) in shapes {
-        for node in [None, Some(0), Some(1)] {
-            for page in [Size(2 << 20), Size::GIB] {
-                let name = format!("shape-{defined}");
-                let guest = Guest {
-                    cpus: (10..10 + vcpus).collect(),
-                    threads,
-                    // None, all, or all but the first.
-                    fifo: (defined % 3..vcpus).filter(|_| defined % 4 != 0).collect(),
-                    memory: Size(u64::from(vcpus) << 30),
-                    page,
-                    node,
-                    disks: disks[defined as usize % 3].clone(),
-                    networks: networks[defined as usize / 3 % 2].clone(),
-                    ..Guest::reference(&name)
-                };
-                let rendered = guest.render();
-                let held = host.define(&name, &rendered);
-                assert_eq!(differences(&held, &rendered).unwrap(), [], "{rendered}\n{held}");
-                let tree = Document::parse(&held).unwrap();
-                assert_eq!(all(&tree, "disk", &["device"]).len(), guest.disks.len(), "{held}");
-                assert_eq!(all(&tree, "interface", &["type"]).len(), guest.networks.len(), "{held}");
-                assert_eq!(all(&tree, "vcpusched", &["vcpus"]).len(), guest.fifo.len(), "{held}");
-                assert_eq!(value(&tree, "numatune").is_some(), node.is_some(), "{held}");
-                let want = threads.to_string();
-                assert_eq!(value(&tree, "cpu/topology/@threads"), Some(&*want), "{held}");
-                defined += 1;
+    let networks = [
+        ("", ""),
+        (
+            "[[guest.network]]\nbridge = 'br0'\n[[guest.network]]\nbridge = 'br1'\nmodel = 'e1000e'\n",
+            "bridge",
+        ),
+        ("[[guest.network]]\nmacvtap = 'eth1'\n", "direct"),
+        ("[[guest.network]]\nvirtual-function = '0000:81:10.1'\n", "hostdev"),
+        ("[[guest.network]]\nvf-pool = 'pool'\n", "network"),
+        (
+            "[[guest.network]]\nvhost-user = '/run/ovs/a.sock'\n[[guest.network]]\nvhost-user = '/run/ovs/b.sock'\nsocket-mode = 'client'\n",
+            "vhostuser",
+        ),
+    ];
+    let extras =
+        ["", "rng = true\nwatchdog = 'reset'\npoll-control = true\n", "cpu-features = ['x2apic=optional']\n"];
+    let mut wanted = Vec::new();
+    for os in ["linux", "other", "windows"] {
+        for disk in disks {
+            for (network, kind) in networks {
+                for nodes in [1, 2] {
+                    let at = wanted.len();
+                    let name = format!("shape-{at}");
+                    let (vcpus, threads) = [(2, ""), (4, ""), (6, ""), (6, "rt-vcpus = '1-5'\n")][at % 4];
+                    let place = if nodes == 1 { "numa-node = 1" } else { "numa-nodes = [0, 1]" };
+                    let hostdev =
+                        if at % 5 == 0 { "[[guest.hostdev]]\ndevice = '0000:82:00.0'\n" } else { "" };
+                    let keys = format!(
+                        "name = '{name}'\nos = '{os}'\nvcpus = {vcpus}\nmemory = '4GiB'\n{place}\n{threads}{}{disk}{network}{hostdev}",
+                        extras[at % 3]
+                    );
+                    wanted.push((name, rendered(&keys), os, kind, nodes));
+                }
             }
         }
     }
-    assert_eq!(defined, 48);
+    assert_eq!(wanted.len(), 108);
+    let documents: Vec<_> = wanted.iter().map(|(name, xml, ..)| (name.as_str(), xml.as_str())).collect();
+    for ((_, rendered, os, kind, nodes), held) in wanted.iter().zip(host.define_all(&documents)) {
+        assert_eq!(differences(&held, rendered).unwrap(), [], "{rendered}\n{held}");
+        let ours = Document::parse(rendered).unwrap();
+        let tree = Document::parse(&held).unwrap();
+        for element in ["disk", "interface", "hostdev", "rng", "cell", "memnode"] {
+            let count = |tree: &Document| all(tree, element, &["type"]).len();
+            assert_eq!(count(&tree), count(&ours), "{element}: {held}");
+        }
+        assert_eq!(all(&tree, "memnode", &["nodeset"]).len(), if *nodes == 2 { 2 } else { 0 }, "{held}");
+        let kinds = all(&tree, "interface", &["type"]).concat();
+        assert!(kinds.iter().all(|found| found == kind) && kinds.is_empty() == kind.is_empty(), "{held}");
+        let shared = value(&tree, "memoryBacking/access/@mode");
+        assert_eq!(shared, (*kind == "vhostuser").then_some("shared"), "{held}");
+        assert_eq!(value(&tree, "features/hyperv").is_some(), *os == "windows", "{held}");
+        assert_eq!(value(&tree, "features/kvm").is_some(), *os == "linux", "{held}");
+        // Only virtio disks can have the I/O thread.
+        for disk in tree.descendants().filter(|node| node.has_tag_name("disk")) {
+            let child = |name| disk.children().find(|child| child.has_tag_name(name)).unwrap();
+            let thread = child("driver").attribute("iothread");
+            assert_eq!(thread.is_some(), child("target").attribute("bus") == Some("virtio"), "{held}");
+        }
+    }
+}
+
+/// Pages of 2 MiB, threads of cores and a machine without NUMA, with which there is less to say.
+#[test]
+fn other_hosts_are_accepted() {
+    let host = host::shared();
+    let small = HOST.to_owned()
+        + "[host.hugepages]\nsize = '2MiB'\n[[guest]]\nname = 'small'\nvcpus = 2\nmemory = '512MiB'\n";
+    let (name, xml) = guests(&small).remove(0);
+    assert_eq!(differences(&host.define(&name, &xml), &xml).unwrap(), []);
+    assert!(xml.contains("<page size='2' unit='MiB'/>"), "{xml}");
+}
+
+/// The template of aarch64 is held against libvirt's schema: a libvirtd of this machine has no emulator for it.
+#[test]
+fn the_guests_of_aarch64_are_valid() {
+    let text = fs::read_to_string("tests/captures/reference.capture").unwrap();
+    let start = text.find("/proc/cpuinfo [").unwrap();
+    let length = text[start..].find("\n/").unwrap();
+    let arm = "/proc/cpuinfo [0444]|\n  | processor\t: 0\n  | CPU implementer\t: 0x41\n";
+    let capture = format!("{}{arm}{}", &text[..start], &text[start + length + 1..]);
+    let snapshot = Snapshot::from_capture(&capture).unwrap();
+    let keys = format!(
+        "{HOST}[[guest]]\nname = 'arm'\nvcpus = 4\nmemory = '4GiB'\nnuma-nodes = [0, 1]\nrng = true\n\
+         watchdog = 'reset'\n{DISK}{BRIDGE}[[guest.network]]\nvhost-user = '/run/a.sock'\n\
+         [[guest]]\nname = 'rtos'\nos = 'other'\nvcpus = 1\nmemory = '1GiB'\nmachine = 'pc'\n"
+    );
+    let parsed = parse("p.toml", keys.as_bytes()).unwrap();
+    let facts = Facts::read(&snapshot).unwrap();
+    let (plan, _) = plan::make(&snapshot, facts, &parsed, Scope::Everything, &Past::default()).unwrap();
+    for guest in &plan.guests {
+        let tree = Document::parse(&guest.xml).unwrap();
+        assert_eq!(value(&tree, "os/type/@arch"), Some("aarch64"));
+        assert_eq!(value(&tree, "os/type/@machine"), Some("virt"));
+        assert!(value(&tree, "features/apic").is_none() && value(&tree, "features/gic").is_some());
+        host::validate(&guest.xml);
+    }
+    assert!(plan.guests[0].xml.contains("cellid='1'") && !plan.guests[0].xml.contains("tsc-deadline"));
+    let windows = keys.replace("os = 'other'", "os = 'windows'");
+    let parsed = parse("p.toml", windows.as_bytes()).unwrap();
+    let facts = Facts::read(&snapshot).unwrap();
+    let errors = plan::make(&snapshot, facts, &parsed, Scope::Everything, &Past::default()).err().unwrap();
+    assert!(errors[0].message.contains("cannot be rendered for aarch64"), "{errors:?}");
 }
 
 #[test]
 fn markup_in_values_stays_in_the_value() {
     let host = host::shared();
     let sources = ["/srv/a&b'c.img", "/srv/<x>\"&amp;].img", "/srv/'/><hostdev/>.img"];
-    let guest = Guest {
-        disks: sources.iter().map(|source| disk(source, false, DiskFormat::Raw)).collect(),
-        ..Guest::reference("R&D's <guest>")
-    };
-    let rendered = guest.render();
-    let held = host.define(&guest.name, &rendered);
+    let disks: String =
+        sources.iter().map(|source| format!("[[guest.disk]]\nsource = \"\"\"{source}\"\"\"\n")).collect();
+    let rendered = rendered(&format!("name = 'markup'\nvcpus = 2\nmemory = '2GiB'\n{disks}"));
+    let held = host.define("markup", &rendered);
     assert_eq!(differences(&held, &rendered).unwrap(), [], "{held}");
     let tree = Document::parse(&held).unwrap();
-    assert_eq!(value(&tree, "name"), Some(&*guest.name));
     let files: Vec<&str> =
         all(&tree, "source", &["file"]).concat().into_iter().filter(|f| *f != "-").collect();
     assert_eq!(files, sources);
@@ -320,7 +389,7 @@ fn markup_in_values_stays_in_the_value() {
 fn libvirt_refuses_the_guides_own_mistakes() {
     // Without these the tests above could pass on a libvirt that takes anything.
     let host = host::shared();
-    let rendered = Guest::reference("wrong").render();
+    let rendered = reference("wrong");
     for (from, to, message) in [
         ("vcpus='0-3'", "vcpus='0-4'", "vCPU '4' is not present"),
         ("unit='GiB'/>", "unit='GiB' nodeset='1'/>", "hugepages: node 1 not found"),

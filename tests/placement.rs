@@ -1,5 +1,7 @@
 //! The division of machines: what each gets, what is refused and in which words, and what holds on any machine.
 
+#[path = "placement/devices.rs"]
+mod devices;
 #[path = "placement/expected.rs"]
 mod expected;
 #[path = "placement/machine.rs"]

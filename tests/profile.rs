@@ -4,10 +4,11 @@
 mod printed;
 
 use proptest::prelude::*;
-use rtkvm_tune::formats::{CpuSet, Size};
+use rtkvm_tune::formats::{CpuSet, DeviceName, Size};
 use rtkvm_tune::profile::keys::{KEYS, Key, Kind, Presence, header};
 use rtkvm_tune::profile::{
-    BootLoader, DiskFormat, Failed, Housekeeping, Level, MAX_PROFILE, Os, PageCount, Parsed, parse, render,
+    Attachment, BootLoader, DiskBus, DiskFormat, Failed, FeaturePolicy, Housekeeping, Level, MAX_PROFILE,
+    MachineType, NicModel, Os, PageCount, Parsed, SocketMode, Watchdog, parse, render,
 };
 
 /// A profile with every key, each key once and on a line of its own.
@@ -26,6 +27,11 @@ vcpus = 4
 memory = "16GiB"
 numa-node = 1
 os = "linux"
+machine = "pc"
+cpu-features = ["invtsc=optional", "x2apic"]
+poll-control = true
+rng = true
+watchdog = "reset"
 threads-per-core = 2
 fifo-priority = 3
 rt-vcpus = "1"
@@ -33,8 +39,22 @@ template = "domain.xml"
 [[guest.disk]]
 source = "/dev/vg0/rt0"
 format = "qcow2"
+bus = "sata"
 [[guest.network]]
 bridge = "br0"
+mac = "52:54:00:AA:bb:01"
+model = "e1000e"
+[[guest.network]]
+macvtap = "eth1"
+[[guest.network]]
+virtual-function = "ens1f0/3"
+[[guest.network]]
+vf-pool = "vf"
+[[guest.network]]
+vhost-user = "/run/ovs/rt0.sock"
+socket-mode = "client"
+[[guest.hostdev]]
+device = "81:00.0"
 [knobs]
 "cpu.mitigations" = "keep"
 "#;
@@ -88,14 +108,34 @@ fn reads_every_key() {
 
     let [guest] = &profile.guests[..] else { panic!("one guest") };
     assert_eq!((guest.name.as_str(), guest.vcpus.value, guest.memory.value), ("rt0", 4, Size(16 << 30)));
-    assert_eq!(guest.numa_node.as_ref().unwrap().value, 1);
+    assert_eq!(guest.numa_nodes.as_ref().unwrap().value, [1]);
     assert_eq!((guest.os.value, guest.threads_per_core.value, guest.fifo_priority.value), (Os::Linux, 2, 3));
     assert_eq!(guest.rt_vcpus.value, set("1"));
     assert_eq!(guest.template.as_ref().unwrap().as_str(), "domain.xml");
     let [disk] = &guest.disks[..] else { panic!("one disk") };
     assert_eq!((disk.source.as_str(), disk.format.value), ("/dev/vg0/rt0", DiskFormat::Qcow2));
     assert!(disk.is_block_device());
-    assert_eq!(guest.networks[0].bridge.as_str(), "br0");
+    assert_eq!(disk.bus.as_ref().unwrap().value, DiskBus::Sata);
+    assert_eq!(guest.machine.as_ref().unwrap().value, MachineType::Pc);
+    let features: Vec<_> = guest.cpu_features.iter().map(|f| (f.name.as_str(), f.policy)).collect();
+    assert_eq!(features, [("invtsc", FeaturePolicy::Optional), ("x2apic", FeaturePolicy::Require)]);
+    assert_eq!(&source.text[guest.cpu_features[1].span.clone()], "\"x2apic\"");
+    assert!(guest.poll_control.value && guest.rng.value);
+    assert_eq!(guest.watchdog.value, Watchdog::Reset);
+    let [bridge, macvtap, function, pool, socket] = &guest.networks[..] else { panic!("five networks") };
+    assert!(matches!(&bridge.attachment, Attachment::Bridge(name) if name.as_str() == "br0"));
+    assert_eq!(bridge.mac.as_ref().unwrap().as_str(), "52:54:00:aa:bb:01");
+    assert_eq!(bridge.model.as_ref().unwrap().value, NicModel::E1000e);
+    assert!(matches!(&macvtap.attachment, Attachment::Macvtap(name) if name.as_str() == "eth1"));
+    assert!(matches!(&function.attachment, Attachment::VirtualFunction(name)
+        if name.value == DeviceName::Virtual("ens1f0".into(), 3)));
+    assert!(matches!(&pool.attachment, Attachment::Pool(name) if name.as_str() == "vf"));
+    assert!(matches!(&socket.attachment, Attachment::VhostUser { socket, mode: SocketMode::Client }
+        if socket.as_str() == "/run/ovs/rt0.sock"));
+    assert_eq!(
+        guest.devices().map(|name| name.to_string()).collect::<Vec<_>>(),
+        ["ens1f0/3", "0000:81:00.0"]
+    );
     let [knob] = &profile.knobs[..] else { panic!("one knob") };
     assert_eq!((knob.id.as_str(), knob.value.as_str()), ("cpu.mitigations", "keep"));
     assert_eq!(&source.text[knob.id.span.clone()], "\"cpu.mitigations\"");
@@ -115,7 +155,9 @@ fn fills_in_the_defaults() {
     assert_eq!((guest.os.value, guest.threads_per_core.value, guest.fifo_priority.value), (Os::Linux, 1, 1));
     assert_eq!(guest.rt_vcpus.to_string(), "0-1");
     assert_eq!(&source.text[guest.rt_vcpus.span.clone()], "[[guest]]");
-    assert_eq!((&guest.numa_node, &guest.template), (&None, &None));
+    assert_eq!((&guest.numa_nodes, &guest.template, &guest.machine), (&None, &None, &None));
+    assert!(!guest.poll_control.value && !guest.rng.value && guest.cpu_features.is_empty());
+    assert_eq!((guest.watchdog.value, &guest.disks[0].bus), (Watchdog::None, &None));
     assert_eq!(guest.disks[0].format.value, DiskFormat::Raw);
     assert!(!guest.disks[0].is_block_device());
     assert!(good(LEAST).profile.guests.is_empty());
@@ -144,9 +186,9 @@ fn the_reference_profile_is_the_one_of_libvirts_guide() {
     assert_eq!(profile.host.hugepages.size.value, Size::GIB);
     let guest = &profile.guests[0];
     assert_eq!((guest.name.as_str(), guest.vcpus.value, guest.memory.value), ("rt0", 4, Size(16 << 30)));
-    assert_eq!(guest.numa_node.as_ref().unwrap().value, 1);
+    assert_eq!(guest.numa_nodes.as_ref().unwrap().value, [1]);
     assert_eq!(guest.disks[0].source.as_str(), "/dev/vg0/rt0");
-    assert_eq!(guest.networks[0].bridge.as_str(), "br0");
+    assert!(matches!(&guest.networks[0].attachment, Attachment::Bridge(name) if name.as_str() == "br0"));
 }
 
 /// The commented lines of the reference profile are meant to be used.
@@ -178,7 +220,8 @@ fn every_key_is_read_and_documented() {
             (Kind::Table | Kind::Tables, "") => format!("{name} = 1979-05-27\n"),
             (Kind::Table | Kind::Tables, "host") => format!("{LEAST}{name} = 1979-05-27\n"),
             (Kind::Table | Kind::Tables, _) => format!("{LEAST}{}\n{name} = 1979-05-27\n", header(section)),
-            // Excludes a key of FULL.
+            // Exclude keys of FULL.
+            _ if name == "numa-nodes" => FULL.replace("numa-node = 1", "numa-nodes = 1979-05-27"),
             _ if name == "housekeeping-cpus-per-node" => LEAST.replace("= 2", "= 1979-05-27"),
             _ => full_with(&format!("{name} = 1979-05-27")),
         };
@@ -263,7 +306,22 @@ const WRONG_VALUES: &[(&str, &str, &str, &str)] = &[
     (r#"bridge = """#, "an empty string cannot be used as `bridge`", r#""""#, "an interface name has 1 to 15 characters, not 0"),
     (r#"bridge = "..""#, "`..` cannot be used as `bridge`", r#""..""#, "the kernel refuses `..` as an interface name"),
     // Choices.
-    (r#"os = "windows""#, "`windows` cannot be used as `os`", r#""windows""#, r#"expected "linux" or "other""#),
+    (r#"os = "dos""#, "`dos` cannot be used as `os`", r#""dos""#, r#"expected "linux" or "other" or "windows""#),
+    // Devices.
+    ("poll-control = 1", "`poll-control` has the wrong type", "1", "expected true or false, found a whole number"),
+    (r#"cpu-features = ["tsc_deadline"]"#, "`tsc_deadline` cannot be used as `cpu-features`", r#""tsc_deadline""#, "libvirt calls it `tsc-deadline`, and starts no guest with this name"),
+    (r#"cpu-features = ["a'/>"]"#, "`a'/>` cannot be used as `cpu-features`", r#""a'/>""#, "a CPU feature is named by small letters, digits and . _ -, as in \"invtsc\""),
+    (r#"cpu-features = ["a=on"]"#, "`a=on` cannot be used as `cpu-features`", r#""a=on""#, "the policy of a CPU feature is require, optional, disable, force or forbid"),
+    (r#"cpu-features = ["a", "a=force"]"#, "CPU feature `a` is there twice", r#""a=force""#, "remove one of the two"),
+    (r#"mac = "52:54:00:aa:bb""#, "`52:54:00:aa:bb` cannot be used as `mac`", r#""52:54:00:aa:bb""#, "a MAC address is six pairs of hexadecimal digits, as in \"52:54:00:12:34:56\""),
+    (r#"mac = "53:54:00:aa:bb:cc""#, "`53:54:00:aa:bb:cc` cannot be used as `mac`", r#""53:54:00:aa:bb:cc""#, "it is the address of a group: its first byte is odd"),
+    (r#"mac = "00:00:00:00:00:00""#, "`00:00:00:00:00:00` cannot be used as `mac`", r#""00:00:00:00:00:00""#, "the address of all zeros is nobody's"),
+    (r#"macvtap = "eth1'/>""#, "`eth1'/>` cannot be used as `macvtap`", r#""eth1'/>""#, "an interface name has no `'`: use letters, digits and _ . -"),
+    (r#"virtual-function = "ens1f0/x""#, "`ens1f0/x` cannot be used as `virtual-function`", r#""ens1f0/x""#, "`x` is not the number of a virtual function, as in `ens1f0/3`"),
+    (r#"vf-pool = "a b""#, "`a b` cannot be used as `vf-pool`", r#""a b""#, "a network name has no ` `: use letters, digits and _ . + -"),
+    (r#"vhost-user = "rt0.sock""#, "`rt0.sock` cannot be used as `vhost-user`", r#""rt0.sock""#, r#"a socket is named by its absolute path, as in "/run/openvswitch/rt0.sock""#),
+    (r#"device = "0000:81:00.9""#, "`0000:81:00.9` cannot be used as `device`", r#""0000:81:00.9""#, "`0000:81:00.9` is not a PCI address such as 0000:81:10.1"),
+    (r#"device = "ens1f0/3""#, "device `ens1f0/3` is used twice", r#""ens1f0/3""#, "first used in line 36 by guest `rt0`"),
     // Kernel arguments.
     (r#"kernel-arguments = ["skew_tick=1", "isolcpus=2-7"]"#, "`isolcpus=2-7` cannot be used as `kernel-arguments`", r#""isolcpus=2-7""#, "`isolcpus` is set by this program: use `isolated-cpus` or a housekeeping key of [host]"),
     (r#"kernel-arguments = ["nohz_full=2-7"]"#, "`nohz_full=2-7` cannot be used as `kernel-arguments`", r#""nohz_full=2-7""#, "`nohz_full` is set by this program: use `isolated-cpus` or a housekeeping key of [host]"),

@@ -19,6 +19,8 @@ pub struct Kernel {
     /// The name that the kernel gave to this boot: random(4), `boot_id`.
     #[serde(skip)]
     pub boot_id: Option<String>,
+    /// What the processor is; x86_64 where nothing tells.
+    pub architecture: Architecture,
     /// Whether the processor has 1 GiB pages (`pdpe1gb`); `None` on other architectures than x86.
     pub gigabyte_pages: Option<bool>,
     /// What it logged about its arguments.
@@ -29,6 +31,28 @@ pub struct Kernel {
     pub os: Option<String>,
     /// `ID` and `ID_LIKE` of os-release(5).
     pub os_family: Vec<String>,
+}
+
+/// The processors that guests are rendered for.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Architecture {
+    /// Intel and AMD.
+    #[default]
+    #[serde(rename = "x86_64")]
+    X86,
+    /// 64-bit ARM.
+    Aarch64,
+}
+
+impl Architecture {
+    /// libvirt's name of it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Architecture::X86 => "x86_64",
+            Architecture::Aarch64 => "aarch64",
+        }
+    }
 }
 
 fn as_text<S: serde::Serializer>(args: &Option<KernelArgs>, serializer: S) -> Result<S::Ok, S::Error> {
@@ -51,6 +75,7 @@ impl Kernel {
             release: sysctl("osrelease"),
             preempt_rt: is_realtime(sysctl("version"), line(host, &HostPath::new("/sys/kernel/realtime"))),
             command_line: text(host, &HostPath::new("/proc/cmdline")).map(|text| KernelArgs::parse(&text)),
+            architecture: architecture(host),
             gigabyte_pages: gigabyte_pages(host),
             log: KernelLog::read(host),
             workqueues: workqueues(host),
@@ -82,6 +107,15 @@ fn is_realtime(version: Option<String>, file: Option<String>) -> Option<bool> {
         return Some(true);
     }
     version.map(|version| version.contains("PREEMPT_RT") || version.contains("PREEMPT RT"))
+}
+
+/// Only ARM's /proc/cpuinfo has implementers (arch/arm64/kernel/cpuinfo.c).
+fn architecture(host: &dyn Read) -> Architecture {
+    let head = host.head(&HostPath::new("/proc/cpuinfo"), CPUINFO_HEAD);
+    match head.is_ok_and(|head| head.text().contains("CPU implementer")) {
+        true => Architecture::Aarch64,
+        false => Architecture::X86,
+    }
 }
 
 fn gigabyte_pages(host: &dyn Read) -> Option<bool> {

@@ -3,6 +3,8 @@
 
 pub mod boot;
 pub mod cpus;
+pub mod definitions;
+pub mod devices;
 pub mod grubenv;
 pub mod irqs;
 pub mod kernel;
@@ -14,8 +16,10 @@ pub mod trial;
 
 pub use boot::{Boot, Loader};
 pub use cpus::{Core, Cpus};
+pub use definitions::{Definition, Definitions};
+pub use devices::Devices;
 pub use irqs::{Irq, Irqs, Movable};
-pub use kernel::Kernel;
+pub use kernel::{Architecture, Kernel};
 pub use kernel_log::KernelLog;
 pub use numa::{Node, Numa, Pool};
 pub use owners::{Banned, Owners, Tuned};
@@ -39,6 +43,10 @@ pub struct Facts {
     pub boot: Boot,
     /// The guests that run.
     pub guests: Vec<RunningGuest>,
+    /// The guests that libvirt defines.
+    pub definitions: Definitions,
+    /// The devices that guests can be given.
+    pub devices: Devices,
     /// Programs that run and set what this one sets.
     pub services: Vec<Service>,
     /// Threads of the kernel that work for single CPUs.
@@ -91,6 +99,8 @@ impl Facts {
             kernel,
             boot,
             guests,
+            definitions: Definitions::read(host),
+            devices: Devices::read(host),
             owners: Owners::read(host, &services),
             services,
             threads,

@@ -29,7 +29,8 @@ pub fn check(xml: &str, domain: &Domain) -> Result<(), Vec<String>> {
         let path = &statement.path;
         let is_placed = || placed.iter().any(|(p, _)| p == path || p.starts_with(&format!("{path}/@")));
         let pins = ["/domain/cputune/vcpupin", "/domain/cputune/vcpusched", "/domain/numatune/"];
-        let element = !path.contains("/@") && pins.iter().any(|pin| path.starts_with(pin));
+        let is_cell = path.strip_prefix("/domain/cpu/numa/cell").is_some_and(|rest| !rest.contains('/'));
+        let element = is_cell || (!path.contains("/@") && pins.iter().any(|pin| path.starts_with(pin)));
         if (element && !is_placed() && !path.ends_with("[2]")) || path == "/domain/vcpu/@cpuset" {
             faults
                 .push(format!("{path} is `{}`, the placement has no such thing: remove it", statement.shown));
@@ -59,9 +60,17 @@ fn placed(domain: &Domain) -> Vec<(String, String)> {
         placed.push((format!("{element}/@scheduler"), "fifo".to_owned()));
         placed.push((format!("{element}/@priority"), domain.fifo_priority.to_string()));
     }
-    if let Some(node) = domain.node {
+    if !domain.nodes.is_empty() {
         placed.push(("/domain/numatune/memory/@mode".to_owned(), "strict".to_owned()));
-        placed.push(("/domain/numatune/memory/@nodeset".to_owned(), node.to_string()));
+        placed.push(("/domain/numatune/memory/@nodeset".to_owned(), domain.nodes.to_string()));
+    }
+    for cell in &domain.cells {
+        let memnode = format!("/domain/numatune/memnode[cellid={}]", cell.id);
+        placed.push((format!("{memnode}/@mode"), "strict".to_owned()));
+        placed.push((format!("{memnode}/@nodeset"), cell.node.to_string()));
+        let element = format!("/domain/cpu/numa/cell[id={}]", cell.id);
+        placed.push((format!("{element}/@cpus"), cell.vcpus.to_string()));
+        placed.push((format!("{element}/@memory"), kib(cell.memory_kib)));
     }
     placed
 }
@@ -160,7 +169,7 @@ mod tests {
     #[test]
     fn a_machine_without_numa_has_no_node() {
         let bound = Templates::new(&[]).unwrap().render(DEFAULT_TEMPLATE, &reference()).unwrap();
-        let faults = check(&bound, &Domain { node: None, ..reference() }).unwrap_err();
+        let faults = check(&bound, &Domain { nodes: CpuSet::new(), ..reference() }).unwrap_err();
         assert!(faults.len() == 1 && faults[0].contains("/domain/numatune/memory"), "{faults:#?}");
     }
 }

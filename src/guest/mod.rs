@@ -9,6 +9,6 @@ pub mod template;
 
 pub use check::check;
 pub use compare::{Difference, differences};
-pub use domain::{DiskFormat, DiskInput, Domain, DomainInput, NetworkInput};
+pub use domain::{Domain, Host};
 pub use reading::XmlError;
-pub use template::{DEFAULT_TEMPLATE, TemplateError, Templates};
+pub use template::{DEFAULT_TEMPLATE, TemplateError, Templates, default_template};

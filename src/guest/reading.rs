@@ -7,7 +7,7 @@ use std::fmt;
 
 use roxmltree::{Document, Node};
 
-use crate::formats::CpuSet;
+pub(super) use crate::formats::domain_xml::{bytes, cpu_list};
 
 /// Deeper than any domain; keeps a hostile document from exhausting the stack.
 const MAX_DEPTH: usize = 64;
@@ -195,60 +195,15 @@ fn text(node: Node<'_, '_>) -> String {
     }
 }
 
-/// A size in whole KiB, rounded up as libvirt does: `16777216 KiB`. None if it is not one.
+/// A size in its normal form: `16777216 KiB`. None if it is not one.
 fn kib(number: &str, unit: Option<&str>) -> Option<String> {
     Some(format!("{} KiB", bytes(number, unit)?.div_ceil(1024)))
-}
-
-/// A size in bytes; KiB where no unit is given. None if it is not one.
-pub(super) fn bytes(number: &str, unit: Option<&str>) -> Option<u128> {
-    let unit = unit.unwrap_or("KiB").to_ascii_lowercase();
-    let power = |letter: u8| b"kmgtpe".iter().position(|l| *l == letter).map(|i| i as u32 + 1);
-    let bytes = match unit.as_bytes() {
-        b"b" | b"byte" | b"bytes" => Some(1),
-        [letter] | [letter, b'i', b'b'] => power(*letter).map(|p| 1024u128.pow(p)),
-        [letter, b'b'] => power(*letter).map(|p| 1000u128.pow(p)),
-        _ => None,
-    }?;
-    let number: u64 = number.parse().ok()?;
-    Some(u128::from(number) * bytes)
-}
-
-/// A list as libvirt reads it: like the kernel's, but `^8` takes a number out of what stands before it.
-pub(super) fn cpu_list(text: &str) -> Option<CpuSet> {
-    text.split(',').try_fold(CpuSet::new(), |set, element| match element.trim().strip_prefix('^') {
-        Some(out) => Some(set.difference(&CpuSet::parse_list(out).ok()?)),
-        None => Some(set.union(&CpuSet::parse_list(element).ok()?)),
-    })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use proptest::prelude::*;
-
-    #[test]
-    fn sizes_are_kib_whatever_the_unit() {
-        for (number, unit, want) in [
-            ("16", Some("GiB"), "16777216 KiB"),
-            ("16", Some("G"), "16777216 KiB"),
-            ("16", Some("GB"), "15625000 KiB"),
-            ("1", None, "1 KiB"),
-            ("1", Some("bytes"), "1 KiB"),
-            ("2049", Some("b"), "3 KiB"),
-        ] {
-            assert_eq!(kib(number, unit).as_deref(), Some(want), "{number} {unit:?}");
-        }
-        assert_eq!(kib("1", Some("parsec")), None);
-        assert_eq!(kib("x", None), None);
-    }
-
-    #[test]
-    fn lists_are_sets_with_exclusions() {
-        assert_eq!(cpu_list("0-3,^2").map(|s| s.to_string()).as_deref(), Some("0-1,3"));
-        assert_eq!(cpu_list("8,9").map(|s| s.to_string()).as_deref(), Some("8-9"));
-        assert_eq!(cpu_list("all"), None);
-    }
 
     #[test]
     fn what_is_no_domain_is_refused() {
@@ -267,11 +222,9 @@ mod tests {
 
     proptest! {
         #[test]
-        fn no_text_panics(text in ".{0,60}", number in ".{0,8}", unit in ".{0,4}") {
+        fn no_text_panics(text in ".{0,60}", number in ".{0,8}") {
             let _ = Reading::of(&text, "any");
             let _ = Reading::of(&format!("<domain><memory unit='GiB'>{number}</memory></domain>"), "any");
-            let _ = kib(&number, Some(&unit));
-            let _ = cpu_list(&text);
         }
     }
 }

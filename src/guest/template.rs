@@ -10,12 +10,31 @@ use tera::{Context, Error, ErrorKind, Tera};
 
 use super::check::check;
 use super::domain::Domain;
+use crate::facts::Architecture;
 
-/// The name of the built-in template.
+/// The template of a guest that names none, on x86_64.
 pub const DEFAULT_TEMPLATE: &str = "domain.xml";
 
-/// The templates that come with the program. The names end in `.xml`, by which Tera escapes every value.
-const BUILT_IN: [(&str, &str); 1] = [(DEFAULT_TEMPLATE, include_str!("../../templates/domain.xml"))];
+/// The same on aarch64.
+const AARCH64_TEMPLATE: &str = "domain-aarch64.xml";
+
+/// The templates that come with the program. The names end in `.xml`, by which Tera escapes every value. Those in
+/// `builtin/` have everything in them, and no file of a user can have such a name: a user's `domain.xml` can extend
+/// `builtin/x86_64.xml`.
+const BUILT_IN: [(&str, &str); 4] = [
+    ("builtin/x86_64.xml", include_str!("../../templates/builtin/x86_64.xml")),
+    ("builtin/aarch64.xml", include_str!("../../templates/builtin/aarch64.xml")),
+    (DEFAULT_TEMPLATE, include_str!("../../templates/domain.xml")),
+    (AARCH64_TEMPLATE, include_str!("../../templates/domain-aarch64.xml")),
+];
+
+/// The template of a guest that names none.
+pub fn default_template(architecture: Architecture) -> &'static str {
+    match architecture {
+        Architecture::X86 => DEFAULT_TEMPLATE,
+        Architecture::Aarch64 => AARCH64_TEMPLATE,
+    }
+}
 
 /// The longest document that a template may give, in bytes; a domain has some thousand.
 const MAX_OUTPUT: usize = 1 << 20;
@@ -155,7 +174,8 @@ fn unreport(text: &str) -> Option<(String, Option<usize>, String)> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::guest::domain::{Disk, DiskFormat, reference};
+    use crate::formats::CpuSet;
+    use crate::guest::domain::{Disk, reference};
     use proptest::prelude::*;
 
     fn user(name: &str, text: &str) -> Result<Templates, TemplateError> {
@@ -166,18 +186,18 @@ mod tests {
     fn output_is_pretty_and_stable() {
         let render = |domain: &Domain| Templates::new(&[]).unwrap().render(DEFAULT_TEMPLATE, domain).unwrap();
         let bare = Domain {
-            node: None,
+            nodes: CpuSet::new(),
             disks: vec![],
             networks: vec![],
             fifo_vcpus: Default::default(),
             ..reference()
         };
-        for domain in [reference(), bare, Domain { node: Some(0), ..reference() }] {
+        for domain in [reference(), bare, Domain { nodes: [0].into_iter().collect(), ..reference() }] {
             let xml = render(&domain);
             assert_eq!(xml, render(&domain));
             assert!(xml.starts_with("<domain") && xml.ends_with("</domain>\n"), "{xml}");
             assert!(xml.lines().all(|line| !line.trim().is_empty() && line == line.trim_end()), "{xml}");
-            assert_eq!(xml.contains("<numatune>"), domain.node.is_some());
+            assert_eq!(xml.contains("<numatune>"), !domain.nodes.is_empty());
             assert_eq!(xml.contains("<vcpusched"), !domain.fifo_vcpus.is_empty());
         }
     }
@@ -222,10 +242,12 @@ mod tests {
     #[test]
     fn an_unknown_template_is_guessed() {
         let templates = user("router.xml", "<domain/>").unwrap();
-        assert_eq!(templates.names(), ["domain.xml", "router.xml"]);
+        let names =
+            ["builtin/aarch64.xml", "builtin/x86_64.xml", "domain-aarch64.xml", "domain.xml", "router.xml"];
+        assert_eq!(templates.names(), names);
         let reason = |name| templates.render(name, &reference()).unwrap_err().reason;
         assert!(reason("domian.xml").ends_with("did you mean `domain.xml`?"));
-        assert!(reason("zzz").ends_with("the templates are domain.xml, router.xml"));
+        assert!(reason("zzz").contains("the templates are builtin/aarch64.xml, "));
         let error = user("plain.txt", "").err().unwrap();
         assert!(error.to_string().contains("must end in `.xml`"), "{error}");
     }
@@ -250,7 +272,7 @@ mod tests {
         #[test]
         fn any_source_comes_back_equal(source in "/[ -~äß&<>'\"]{1,30}") {
             let disk = |target: &str, block| Disk {
-                source: source.clone(), block, format: DiskFormat::Raw, target: target.to_owned(),
+                source: source.clone(), block, format: "raw", target: target.to_owned(), bus: "virtio",
             };
             let domain = Domain { disks: vec![disk("vda", true), disk("vdb", false)], ..reference() };
             let xml = Templates::new(&[]).unwrap().render(DEFAULT_TEMPLATE, &domain).unwrap();

@@ -134,6 +134,13 @@ pub trait Read {
     /// At most the first `limit` bytes of a file that may be long (`/proc/cpuinfo` of 1,024 CPUs is 1.5 MB).
     fn head(&self, path: &HostPath, limit: usize) -> Result<Rc<File>, ReadError>;
 
+    /// What `keep` makes of a file's text. Of a file that is read in no other way a capture has that alone: the rest is
+    /// nobody's business.
+    fn extract(&self, path: &HostPath, keep: fn(&str) -> String) -> Result<Rc<File>, ReadError> {
+        let file = self.file(path)?;
+        Ok(Rc::new(File { bytes: keep(&file.text()).into_bytes(), mode: file.mode }))
+    }
+
     /// The names in a directory, sorted, without `.` and `..`.
     fn list(&self, path: &HostPath) -> Result<Rc<Vec<String>>, ReadError>;
 

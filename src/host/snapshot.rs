@@ -25,6 +25,8 @@ pub enum Entry {
 #[derive(Default)]
 pub struct Snapshot {
     entries: RefCell<HashMap<HostPath, Entry>>,
+    /// Files of which no more than this was asked for.
+    extracts: RefCell<HashMap<HostPath, Rc<File>>>,
     behind: Option<Box<dyn Read>>,
     // What to say of a path that was not recorded; `None`: it does not exist.
     otherwise: Option<ReadError>,
@@ -48,10 +50,14 @@ impl Snapshot {
 
     /// Everything that was read and exists, sorted by path.
     pub fn entries(&self) -> Vec<(HostPath, Entry)> {
-        let entries = self.entries.borrow();
+        let (entries, extracts) = (self.entries.borrow(), self.extracts.borrow());
         let exists = |entry: &Entry| !matches!(entry, Entry::Error(ReadError::Absent | ReadError::Untold));
+        let shown = |path: &HostPath, entry: &Entry| match extracts.get(path) {
+            Some(extract) => Entry::File(extract.clone()),
+            None => entry.clone(),
+        };
         let mut all: Vec<_> =
-            entries.iter().filter(|(_, e)| exists(e)).map(|(p, e)| (p.clone(), e.clone())).collect();
+            entries.iter().filter(|(_, e)| exists(e)).map(|(p, e)| (p.clone(), shown(p, e))).collect();
         all.sort_unstable_by(|(a, _), (b, _)| a.cmp(b));
         all
     }
@@ -80,11 +86,24 @@ impl Snapshot {
 
 impl Read for Snapshot {
     fn file(&self, path: &HostPath) -> Result<Rc<File>, ReadError> {
+        self.extracts.borrow_mut().remove(path);
         match self.get(path, |machine| machine.file(path).map(Entry::File)) {
             Entry::File(file) => Ok(file),
             Entry::Error(error) => Err(error),
             _ => Err(ReadError::Unsuitable),
         }
+    }
+
+    fn extract(&self, path: &HostPath, keep: fn(&str) -> String) -> Result<Rc<File>, ReadError> {
+        let read_whole =
+            |path| self.entries.borrow().contains_key(path) && !self.extracts.borrow().contains_key(path);
+        let known = read_whole(path);
+        let file = self.file(path)?;
+        let extract = Rc::new(File { bytes: keep(&file.text()).into_bytes(), mode: file.mode });
+        if !known {
+            self.extracts.borrow_mut().insert(path.clone(), extract.clone());
+        }
+        Ok(extract)
     }
 
     fn head(&self, path: &HostPath, limit: usize) -> Result<Rc<File>, ReadError> {

@@ -1,9 +1,10 @@
 //! The guests' definitions.
 
 use super::{Context, Disruption, Knob, Reach, Setting};
-use crate::guest::{DEFAULT_TEMPLATE, DiskFormat, DiskInput, Domain, DomainInput, NetworkInput};
+use crate::facts::Architecture;
+use crate::guest::{Domain, Host, default_template};
 use crate::placement::GuestPlace;
-use crate::profile::{self, Diagnostic, Guest};
+use crate::profile::{Diagnostic, Guest, Os};
 use crate::resources::Resource;
 
 pub(super) const KNOBS: &[Knob] = &[DOMAIN];
@@ -38,38 +39,18 @@ const DOMAIN: Knob = Knob {
 
 /// The domain XML of one guest.
 fn render(ctx: &Context, guest: &Guest, place: &GuestPlace) -> Result<String, Diagnostic> {
-    let disks: Vec<DiskInput> = guest.disks.iter().map(disk).collect();
-    let bridge =
-        |network: &profile::Network| NetworkInput { bridge: network.bridge.value.clone(), mac: None };
-    let networks: Vec<NetworkInput> = guest.networks.iter().map(bridge).collect();
-    let domain = Domain::new(&DomainInput {
-        name: &place.name,
-        vcpu_cpus: &place.cpus,
-        threads_per_core: guest.threads_per_core.value,
-        fifo_vcpus: &guest.rt_vcpus.value,
-        fifo_priority: guest.fifo_priority.value.into(),
-        emulator_cpus: &place.emulator,
-        memory: place.memory,
-        page: ctx.placement.page,
-        node: ctx.facts.numa.shown.then_some(place.node),
-        disks: &disks,
-        networks: &networks,
-    });
+    let architecture = ctx.facts.kernel.architecture;
+    let domain =
+        Domain::new(guest, place, &Host { page: ctx.placement.page, numa: &ctx.facts.numa, architecture });
     let template = guest.template.as_ref();
-    let name = template.map_or(DEFAULT_TEMPLATE, |template| &template.value);
+    if template.is_none() && architecture == Architecture::Aarch64 && guest.os.value == Os::Windows {
+        let message = format!("guest {} cannot be rendered for aarch64", place.name);
+        let help = "there is no template of Windows for it: write one and name it by `template`";
+        return Err(Diagnostic::error(guest.os.span.clone(), message).help(help));
+    }
+    let name = template.map_or(default_template(architecture), |template| &template.value);
     ctx.templates.render(name, &domain).map_err(|error| {
         let span = template.map_or(guest.name.span.clone(), |template| template.span.clone());
         Diagnostic::error(span, format!("guest {} cannot be rendered", place.name)).help(error.to_string())
     })
-}
-
-fn disk(disk: &profile::Disk) -> DiskInput {
-    DiskInput {
-        source: disk.source.value.clone(),
-        block: disk.is_block_device(),
-        format: match disk.format.value {
-            profile::DiskFormat::Raw => DiskFormat::Raw,
-            profile::DiskFormat::Qcow2 => DiskFormat::Qcow2,
-        },
-    }
 }

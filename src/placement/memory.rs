@@ -20,6 +20,8 @@ pub struct Pages {
     pub left: Size,
     /// Pages that guests of the profile use.
     pub guests: u64,
+    /// Pages that other guests use which libvirt defines.
+    pub others_guests: u64,
 }
 
 /// The least that pages may leave on a node with CPUs, in bytes. A host that kept 76 MiB was
@@ -142,5 +144,6 @@ fn divide_node(host: &Host, page: &Spanned<Size>, node: &Node, found: &mut Vec<D
         count,
         left,
         guests: 0,
+        others_guests: 0,
     }
 }

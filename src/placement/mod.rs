@@ -1,11 +1,17 @@
 //! Layer 3: which CPU, node and page goes to whom. A pure function of profile and facts.
 
+mod budget;
 mod cpus;
 mod guests;
 mod memory;
+mod refusals;
+mod requests;
+mod search;
+mod taken;
 
-pub use guests::{GuestPlace, Shared};
+pub use guests::{CellPlace, GuestPlace, Shared};
 pub use memory::Pages;
+pub use taken::OtherGuest;
 
 use crate::facts::{Facts, Node};
 use crate::formats::{CpuSet, Size};
@@ -25,6 +31,8 @@ pub struct Placement {
     pub page: Size,
     /// The guests, in the order of the profile.
     pub guests: Vec<GuestPlace>,
+    /// The guests that libvirt defines beside those of the profile, and what they have.
+    pub others: Vec<OtherGuest>,
 }
 
 /// The division of one memory node.
@@ -63,7 +71,8 @@ pub fn place(profile: &Profile, facts: &Facts) -> Result<(Placement, Vec<Diagnos
     };
     let nodes = facts.numa.nodes.iter().zip(pages).map(node).collect();
     let page = profile.host.hugepages.size.value;
-    let mut placement = Placement { housekeeping, isolated, nodes, page, guests: Vec::new() };
+    let mut placement =
+        Placement { housekeeping, isolated, nodes, page, guests: Vec::new(), others: Vec::new() };
     if has_errors(&found) {
         // Which guests would fit is not known, but some never will.
         found.extend(profile.guests.iter().flat_map(|guest| guests::impossible(guest, facts)));

@@ -315,6 +315,7 @@ pub fn make(
     look_ahead(&asked, &mut items);
     items.extend(restored.items);
     let mut notes = notes::of_the_machine(&facts, profile);
+    notes.extend(notes::other_guests(&placement, &facts));
     notes.extend(past.notes.iter().chain(&restored.notes).cloned());
     let finished = restored.finished.into_iter().chain(boot.as_ref().and_then(Boot::finished)).collect();
     let open = |item: &Item| matches!(item.observed.state, State::Missing | State::Differs(_));

@@ -30,6 +30,18 @@ pub(super) fn kept_pages(left_alone: &[Asked], placement: &Placement, facts: &Fa
     short.collect()
 }
 
+/// What guests that the profile does not have keep for themselves, and whose definitions could not be read.
+pub(super) fn other_guests(placement: &Placement, facts: &Facts) -> Vec<String> {
+    let kept = placement.others.iter().map(|other| {
+        let cores = (!other.cores.is_empty()).then(|| format!("CPUs {}", other.cores));
+        let pages = other.pages.iter().map(|(node, pages)| format!("{pages} pages of node {node}"));
+        let has: Vec<String> = cores.into_iter().chain(pages).collect();
+        format!("guest {} is not of this profile and has {}", other.name, has.join(", "))
+    });
+    let unread = facts.definitions.unread.iter();
+    kept.chain(unread.map(|why| format!("what a guest of libvirt has is not known: {why}"))).collect()
+}
+
 /// What to know of the kernel, the boot loader and the program.
 pub(super) fn of_the_machine(facts: &Facts, profile: &Profile) -> Vec<String> {
     let mut notes = Vec::new();

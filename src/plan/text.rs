@@ -108,9 +108,10 @@ impl Plan {
             _ => format!("{}{others}", pages.memory.gib()),
         };
         let taken = format!("{} pages of {page}", pages.count);
-        let used = match pages.guests {
-            0 => String::new(),
-            used => format!("; guests use {used} of {}", pages.count),
+        let used = match (pages.guests, pages.others_guests) {
+            (0, 0) => String::new(),
+            (used, 0) => format!("; guests use {used} of {}", pages.count),
+            (used, others) => format!("; guests use {used}, others {others} of {}", pages.count),
         };
         format!("node {}  {sum}: {taken}, {} left{used}", node.id, pages.left.gib())
     }
@@ -125,9 +126,9 @@ impl Plan {
         let idle = guest.cores.difference(&set);
         let idle = if idle.is_empty() { String::new() } else { format!(", siblings {idle} idle") };
         format!(
-            "{}  node {}, vCPUs on {cpus} ({}{idle}), emulator on {}, {} x {}",
+            "{}  {}, vCPUs on {cpus} ({}{idle}), emulator on {}, {} x {}",
             guest.name,
-            guest.node,
+            guest.nodes(),
             guest.shared.name(),
             guest.emulator,
             guest.pages,

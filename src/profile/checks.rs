@@ -1,17 +1,8 @@
 //! The rules for names, paths and kernel arguments: what is safe in a path, in XML and on a command line.
 
+use super::{Choice, FeaturePolicy};
+use crate::formats::character;
 use crate::formats::kernel_args::KernelArg;
-
-/// A character for a message: quoted, or by number when it cannot be seen.
-pub(super) fn character(c: char) -> String {
-    match c {
-        '\n' => "newline".into(),
-        '`' => "backquote".into(),
-        ' '..='~' => format!("`{c}`"),
-        c if c.is_alphanumeric() => format!("`{c}`"),
-        c => format!("U+{:04X}", u32::from(c)),
-    }
-}
 
 /// A value for a message, cut when it is long.
 pub(super) fn shown(text: &str) -> String {
@@ -55,24 +46,65 @@ pub(super) fn template(text: &str) -> Result<(), String> {
     }
 }
 
-/// The name of a network interface: `IFNAMSIZ` is 16, with the terminating NUL.
-pub(super) fn interface(text: &str) -> Result<(), String> {
-    if !(1..=15).contains(&text.len()) {
-        return Err(format!("an interface name has 1 to 15 characters, not {}", text.chars().count()));
-    }
-    if let Some(c) = text.chars().find(|c| !c.is_ascii_alphanumeric() && !"_.-".contains(*c)) {
-        return Err(format!("an interface name has no {}: use letters, digits and _ . -", character(c)));
-    }
-    match text {
-        "." | ".." => Err(format!("the kernel refuses `{text}` as an interface name")),
-        _ => Ok(()),
+/// A unicast MAC address: the lowest bit of the first byte makes a group of it.
+pub(super) fn mac(text: &str) -> Result<(), String> {
+    let pairs: Vec<Option<u8>> = text
+        .split(':')
+        .map(|pair| {
+            let plain = pair.len() == 2 && pair.bytes().all(|b| b.is_ascii_hexdigit());
+            plain.then(|| u8::from_str_radix(pair, 16).ok()).flatten()
+        })
+        .collect();
+    match pairs.into_iter().collect::<Option<Vec<u8>>>().as_deref() {
+        Some([0, 0, 0, 0, 0, 0]) => Err("the address of all zeros is nobody's".into()),
+        Some([first, _, _, _, _, _]) if first & 1 == 0 => Ok(()),
+        Some([_, _, _, _, _, _]) => Err("it is the address of a group: its first byte is odd".into()),
+        _ => Err("a MAC address is six pairs of hexadecimal digits, as in \"52:54:00:12:34:56\"".into()),
     }
 }
 
-/// The path of a disk: plain and absolute, so that what is written is what is opened.
+/// The name of a network of libvirt.
+pub(super) fn network(text: &str) -> Result<(), String> {
+    name(text, "network name")
+}
+
+/// One `name` or `name=policy` of `cpu-features`.
+pub(super) fn cpu_feature(text: &str) -> Result<(), String> {
+    let (name, policy) = text.split_once('=').unwrap_or((text, "require"));
+    let plain = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || "._-".contains(c);
+    if !(1..=64).contains(&name.len()) || !name.chars().all(plain) {
+        return Err("a CPU feature is named by small letters, digits and . _ -, as in \"invtsc\"".into());
+    }
+    if name == "tsc_deadline" {
+        return Err("libvirt calls it `tsc-deadline`, and starts no guest with this name".into());
+    }
+    match FeaturePolicy::NAMES.contains(&policy) {
+        true => Ok(()),
+        false => {
+            let (last, most) = FeaturePolicy::NAMES.split_last().expect("policies");
+            Err(format!("the policy of a CPU feature is {} or {last}", most.join(", ")))
+        }
+    }
+}
+
+/// The path of a socket: `sun_path` has 108 bytes with the terminating NUL (unix(7)).
+pub(super) fn socket(text: &str) -> Result<(), String> {
+    path(text, "a socket", "/run/openvswitch/rt0.sock")?;
+    match text.len() {
+        0..=107 => Ok(()),
+        length => Err(format!("the path of a socket has at most 107 bytes, not {length}")),
+    }
+}
+
+/// The path of a disk.
 pub(super) fn disk_source(text: &str) -> Result<(), String> {
+    path(text, "a disk", "/dev/vg0/rt0")
+}
+
+/// A path of `what`: plain and absolute, so that what is written is what is opened.
+fn path(text: &str, what: &str, example: &str) -> Result<(), String> {
     let Some(rest) = text.strip_prefix('/') else {
-        return Err("a disk is named by its absolute path, as in \"/dev/vg0/rt0\"".into());
+        return Err(format!("{what} is named by its absolute path, as in \"{example}\""));
     };
     if let Some(c) = text.chars().find(|c| c.is_control() || matches!(c, '\u{fffe}' | '\u{ffff}')) {
         return Err(format!("a path has no {}", character(c)));
@@ -81,7 +113,7 @@ pub(super) fn disk_source(text: &str) -> Result<(), String> {
         return Err(format!("a path has at most 4095 bytes, not {}", text.len()));
     }
     match rest.split('/').find(|part| matches!(*part, "" | "." | "..")) {
-        Some("") if rest.ends_with('/') || rest.is_empty() => Err("a disk is not a directory".into()),
+        Some("") if rest.ends_with('/') || rest.is_empty() => Err(format!("{what} is not a directory")),
         Some("") => Err("write one `/` between two names".into()),
         Some(part) => Err(format!("write the path without `{part}`")),
         None => Ok(()),

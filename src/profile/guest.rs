@@ -1,26 +1,23 @@
 //! Reads the `[[guest]]` sections.
 
 use std::collections::BTreeMap;
-use std::ops::Range;
 
 use super::checks::{self, shown};
+use super::devices::{self, Used};
 use super::diagnostic::Diagnostic;
 use super::reader::{Read, Reader, Section};
-use super::{Disk, Guest, Network, Os, Spanned};
+use super::{Choice, CpuFeature, FeaturePolicy, Guest, Os, Spanned};
 use crate::formats::{CpuSet, Size};
-
-/// What may be used once in a profile, with the guest that has it.
-type Used = BTreeMap<String, String>;
 
 pub(super) fn read_all(
     reader: &mut Reader<'_>,
     top: &Section<'_>,
     page_size: Option<Size>,
 ) -> Read<Vec<Guest>> {
-    let (mut names, mut sources) = (Used::new(), Used::new());
+    let (mut names, mut used) = (BTreeMap::new(), Used::default());
     let mut guests = Vec::new();
     for section in reader.tables(top, "guest", "guest")? {
-        guests.push(read(reader, &section, page_size, &mut names, &mut sources));
+        guests.push(read(reader, &section, page_size, &mut names, &mut used));
     }
     guests.into_iter().collect()
 }
@@ -29,8 +26,8 @@ fn read(
     reader: &mut Reader<'_>,
     section: &Section<'_>,
     page_size: Option<Size>,
-    names: &mut Used,
-    sources: &mut Used,
+    names: &mut BTreeMap<String, String>,
+    used: &mut Used,
 ) -> Read<Guest> {
     let name = name(reader, section, names);
     let os = reader.choice(section, "os");
@@ -40,25 +37,41 @@ fn read(
         vcpus_suit(reader, vcpus, &os, &threads_per_core);
     }
     let memory = memory(reader, section, page_size);
-    let numa_node = reader.integer(section, "numa-node").map(|node| node.map(narrow));
+    let numa_nodes = numa_nodes(reader, section);
+    if let (Ok(Some(nodes)), Ok(vcpus), Ok(threads)) = (&numa_nodes, &vcpus, &threads_per_core) {
+        cells_suit(reader, nodes, vcpus, threads, memory.as_ref().ok(), page_size);
+    }
     let fifo_priority = reader.needed_integer(section, "fifo-priority").map(|n| n.map(|n| n as u8));
     let rt_vcpus = rt_vcpus(reader, section, &vcpus);
     let template = reader.optional_text(section, "template", checks::template);
-    let disks = disks(reader, section, &name, sources);
-    let networks = networks(reader, section);
+    let machine = reader.optional_choice(section, "machine");
+    let cpu_features = cpu_features(reader, section);
+    let poll_control = reader.boolean(section, "poll-control");
+    let rng = reader.boolean(section, "rng");
+    let watchdog = reader.choice(section, "watchdog");
+    let owner = name.as_ref().map_or(String::new(), |name| format!(" by guest `{}`", name.value));
+    let disks = devices::disks(reader, section, &owner, used);
+    let networks = devices::networks(reader, section, &owner, used);
+    let hostdevs = devices::hostdevs(reader, section, &owner, used);
     Ok(Guest {
         span: section.span.clone(),
         name: name?,
         vcpus: vcpus?,
         memory: memory?,
-        numa_node: numa_node?,
+        numa_nodes: numa_nodes?,
         os: os?,
         threads_per_core: threads_per_core?,
         fifo_priority: fifo_priority?,
         rt_vcpus: rt_vcpus?,
         template: template?,
+        machine: machine?,
+        cpu_features: cpu_features?,
+        poll_control: poll_control?,
+        rng: rng?,
+        watchdog: watchdog?,
         disks: disks?,
         networks: networks?,
+        hostdevs: hostdevs?,
     })
 }
 
@@ -67,7 +80,11 @@ fn narrow(number: Spanned<u64>) -> Spanned<u32> {
     number.map(|n| n as u32)
 }
 
-fn name(reader: &mut Reader<'_>, section: &Section<'_>, names: &mut Used) -> Read<Spanned<String>> {
+fn name(
+    reader: &mut Reader<'_>,
+    section: &Section<'_>,
+    names: &mut BTreeMap<String, String>,
+) -> Read<Spanned<String>> {
     let name = reader.text(section, "name", checks::guest_name)?;
     let line = reader.line_number(&name.span);
     match names.get(&name.value) {
@@ -136,46 +153,72 @@ fn rt_vcpus(
     }
 }
 
-fn disks(
-    reader: &mut Reader<'_>,
-    section: &Section<'_>,
-    guest: &Read<Spanned<String>>,
-    sources: &mut Used,
-) -> Read<Vec<Disk>> {
-    let mut disks = Vec::new();
-    for section in reader.tables(section, "disk", "guest.disk")? {
-        let source = reader.text(&section, "source", checks::disk_source);
-        let source = source.and_then(|source| once(reader, source, guest, sources));
-        let format = reader.choice(&section, "format");
-        let span: Range<usize> = section.span;
-        disks.push(source.and_then(|source| Ok(Disk { span, source, format: format? })));
+/// The node or the nodes, ascending.
+fn numa_nodes(reader: &mut Reader<'_>, section: &Section<'_>) -> Read<Option<Spanned<Vec<u32>>>> {
+    let one = reader.integer(section, "numa-node");
+    let several = reader.integers(section, "numa-nodes");
+    let (one, several) = (one?, several?);
+    if let (Some(_), Some(several)) = (&one, &several) {
+        let message = "`numa-node` and `numa-nodes` exclude each other";
+        let error = Diagnostic::error(several.span.clone(), message);
+        return Err(reader.error(error.label("remove one of the two")));
     }
-    disks.into_iter().collect()
+    let Some(nodes) = one.map(|node| node.map(|node| vec![node])).or(several) else { return Ok(None) };
+    let mut ids: Vec<u32> = nodes.value.iter().map(|id| *id as u32).collect();
+    ids.sort_unstable();
+    let twice = ids.windows(2).find(|pair| pair[0] == pair[1]);
+    let wrong = match (ids.as_slice(), twice) {
+        ([], _) => Some("`numa-nodes` is empty".to_owned()),
+        (_, Some(pair)) => Some(format!("`numa-nodes` has node {} twice", pair[0])),
+        _ => None,
+    };
+    match wrong {
+        Some(message) => {
+            let error = Diagnostic::error(nodes.span, message);
+            Err(reader.error(error.label("expected different nodes, as in [0, 1]")))
+        }
+        None => Ok(Some(nodes.map(|_| ids))),
+    }
 }
 
-/// Refuses a disk that a guest of the profile has already: two writers destroy a file system.
-fn once(
+/// Refuses vCPUs and memory that do not divide into equal cells of whole cores and whole pages.
+fn cells_suit(
     reader: &mut Reader<'_>,
-    source: Spanned<String>,
-    guest: &Read<Spanned<String>>,
-    sources: &mut Used,
-) -> Read<Spanned<String>> {
-    if let Some(first) = sources.get(&source.value) {
-        let message = format!("disk {} is used twice", shown(&source));
-        let error = Diagnostic::error(source.span, message);
-        return Err(reader.error(error.label(format!("first used in {first}"))));
+    nodes: &Spanned<Vec<u32>>,
+    vcpus: &Spanned<u32>,
+    threads: &Spanned<u32>,
+    memory: Option<&Spanned<Size>>,
+    page: Option<Size>,
+) {
+    let cells = nodes.value.len() as u32;
+    if cells == 1 {
+        return;
     }
-    let line = reader.line_number(&source.span);
-    let owner = guest.as_ref().map_or(String::new(), |name| format!(" by guest `{}`", name.value));
-    sources.insert(source.value.clone(), format!("line {line}{owner}"));
-    Ok(source)
+    let help = "each node gets an equal part of the guest, as a NUMA cell and a socket of it";
+    if !vcpus.is_multiple_of(cells * threads.value) {
+        let message = format!("{} vCPUs do not divide into {cells} equal parts of whole cores", vcpus.value);
+        let label = format!("expected a multiple of {}", cells * threads.value);
+        reader.error(Diagnostic::error(vcpus.span.clone(), message).label(label).help(help));
+    }
+    if let (Some(memory), Some(Size(page))) = (memory, page)
+        && !memory.0.is_multiple_of(page.saturating_mul(cells.into()))
+    {
+        let message = format!("{} does not divide into {cells} equal parts of whole pages", memory.value);
+        let label = format!("expected a multiple of {cells} x {}", Size(page));
+        reader.error(Diagnostic::error(memory.span.clone(), message).label(label).help(help));
+    }
 }
 
-fn networks(reader: &mut Reader<'_>, section: &Section<'_>) -> Read<Vec<Network>> {
-    let mut networks = Vec::new();
-    for section in reader.tables(section, "network", "guest.network")? {
-        let bridge = reader.text(&section, "bridge", checks::interface);
-        networks.push(bridge.map(|bridge| Network { span: section.span, bridge }));
+fn cpu_features(reader: &mut Reader<'_>, section: &Section<'_>) -> Read<Vec<CpuFeature>> {
+    let mut features: Vec<CpuFeature> = Vec::new();
+    for entry in reader.texts(section, "cpu-features", checks::cpu_feature)? {
+        let (name, policy) = entry.split_once('=').unwrap_or((&entry, FeaturePolicy::Require.name()));
+        if features.iter().any(|feature| feature.name == name) {
+            let error = Diagnostic::error(entry.span.clone(), format!("CPU feature `{name}` is there twice"));
+            return Err(reader.error(error.label("remove one of the two")));
+        }
+        let policy = FeaturePolicy::named(policy).expect("checked");
+        features.push(CpuFeature { name: name.to_owned(), policy, span: entry.span });
     }
-    networks.into_iter().collect()
+    Ok(features)
 }

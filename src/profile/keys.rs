@@ -1,6 +1,6 @@
 //! The keys of a profile: the one definition that the reader, the checks and the reference are made from.
 
-use super::{BootLoader, Choice, DiskFormat, Os};
+use super::{BootLoader, Choice, DiskBus, DiskFormat, MachineType, NicModel, Os, SocketMode, Watchdog};
 
 /// One key of a profile.
 #[derive(Debug, Clone, Copy)]
@@ -26,6 +26,10 @@ pub enum Kind {
     Tables,
     /// A whole number in this range, both ends included.
     Integer(u64, u64),
+    /// Several such numbers.
+    IntegerList(u64, u64),
+    /// `true` or `false`.
+    Bool,
     /// A string with rules of its own.
     Text,
     /// Several such strings.
@@ -47,6 +51,8 @@ impl Kind {
             Kind::Table => "a table",
             Kind::Tables => "an array of tables",
             Kind::Integer(..) => "a whole number",
+            Kind::IntegerList(..) => "an array of whole numbers",
+            Kind::Bool => "true or false",
             Kind::Text | Kind::Choice(_) => "a string",
             Kind::TextList => "an array of strings",
             Kind::Size => "a size in a string, as in \"6GiB\"",
@@ -76,6 +82,7 @@ pub const MAX_PAGES: u64 = 1 << 24;
 
 const REQUIRED: Presence = Presence::Required;
 const NONE: Presence = Presence::Optional("none");
+const ONE_NETWORK: Presence = Presence::Optional("one of the five kinds of network is required");
 
 const fn key(
     section: &'static str,
@@ -187,10 +194,20 @@ pub const KEYS: &[Key] = &[
     ),
     key(
         "guest",
+        "numa-nodes",
+        Kind::IntegerList(0, MAX_NODE),
+        Presence::Optional("one node, unless no node alone is large enough for the guest"),
+        "Instead of `numa-node`: several nodes of the host. The guest gets a NUMA cell and a socket on each, with equal \
+         parts of its vCPUs and of its memory.",
+    ),
+    key(
+        "guest",
         "os",
         Kind::Choice(Os::NAMES),
         Presence::Default("linux"),
-        "\"linux\" needs a vCPU for its own housekeeping, \"other\" may run on a single one.",
+        "\"linux\" needs a vCPU for its own housekeeping. \"other\", any other real-time system, may run on a single one and \
+         gets the devices that such systems know: the `pc` machine with HPET, SATA disks, e1000 network cards. \"windows\" \
+         gets Hyper-V's interfaces instead of KVM's, and its clock in local time; the disks and cards stay virtio.",
     ),
     key(
         "guest",
@@ -220,8 +237,45 @@ pub const KEYS: &[Key] = &[
         Presence::Optional("the template that comes with the program"),
         "The name of a template in /etc/rtkvm-tune/templates, ending in `.xml`.",
     ),
+    key(
+        "guest",
+        "machine",
+        Kind::Choice(MachineType::NAMES),
+        Presence::Optional("\"q35\"; \"pc\" when `os` is \"other\"; on aarch64 always virt"),
+        "The machine that QEMU imitates.",
+    ),
+    key(
+        "guest",
+        "cpu-features",
+        Kind::TextList,
+        Presence::Optional("tsc-deadline and invtsc required on x86_64"),
+        "CPU features, each as \"NAME\" or \"NAME=POLICY\" with libvirt's policies: require, optional, disable, force, \
+         forbid. Added to the defaults, or in place of the default of the same name.",
+    ),
+    key(
+        "guest",
+        "poll-control",
+        Kind::Bool,
+        Presence::Default("false"),
+        "Lets a Linux guest turn off the host's polling before a halt, to poll by itself (haltpoll).",
+    ),
+    key(
+        "guest",
+        "rng",
+        Kind::Bool,
+        Presence::Default("false"),
+        "A virtio random number generator. Its requests are work for the host.",
+    ),
+    key(
+        "guest",
+        "watchdog",
+        Kind::Choice(Watchdog::NAMES),
+        Presence::Default("none"),
+        "What happens when the guest does not feed its watchdog (i6300esb); \"none\" is no watchdog.",
+    ),
     key("guest", "disk", Kind::Tables, NONE, "One disk; write the section once per disk."),
     key("guest", "network", Kind::Tables, NONE, "One network interface; write the section once each."),
+    key("guest", "hostdev", Kind::Tables, NONE, "One PCI device of the host that the guest gets as it is."),
     key(
         "guest.disk",
         "source",
@@ -236,7 +290,73 @@ pub const KEYS: &[Key] = &[
         Presence::Default("raw"),
         "The image format.",
     ),
-    key("guest.network", "bridge", Kind::Text, REQUIRED, "The bridge of the host to connect to."),
+    key(
+        "guest.disk",
+        "bus",
+        Kind::Choice(DiskBus::NAMES),
+        Presence::Optional("\"virtio\"; \"sata\" when `os` is \"other\""),
+        "How the guest sees the disk. Only virtio disks have the I/O thread, which is pinned to housekeeping CPUs.",
+    ),
+    key("guest.network", "bridge", Kind::Text, ONE_NETWORK, "The bridge of the host to connect to."),
+    key(
+        "guest.network",
+        "macvtap",
+        Kind::Text,
+        ONE_NETWORK,
+        "The interface of the host to connect to without a bridge (macvtap).",
+    ),
+    key(
+        "guest.network",
+        "virtual-function",
+        Kind::Text,
+        ONE_NETWORK,
+        "The SR-IOV function that the guest gets: its PCI address, or its number and the interface it belongs to, as in \
+         \"ens1f0/3\". The guest is placed on its NUMA node.",
+    ),
+    key(
+        "guest.network",
+        "vf-pool",
+        Kind::Text,
+        ONE_NETWORK,
+        "The network of libvirt that hands out SR-IOV functions.",
+    ),
+    key(
+        "guest.network",
+        "vhost-user",
+        Kind::Text,
+        ONE_NETWORK,
+        "The socket of a switch in user space, as Open vSwitch with DPDK; the guest's memory is shared with it.",
+    ),
+    key(
+        "guest.network",
+        "socket-mode",
+        Kind::Choice(SocketMode::NAMES),
+        Presence::Optional("\"server\""),
+        "Which end QEMU is of the `vhost-user` socket: \"server\" for a port of type dpdkvhostuserclient.",
+    ),
+    key(
+        "guest.network",
+        "mac",
+        Kind::Text,
+        Presence::Optional("made from the guest's name and the position of the interface"),
+        "The MAC address.",
+    ),
+    key(
+        "guest.network",
+        "model",
+        Kind::Choice(NicModel::NAMES),
+        Presence::Optional("\"virtio\"; \"e1000\" when `os` is \"other\""),
+        "The network card that the guest sees on a `bridge` or `macvtap`.",
+    ),
+    key(
+        "guest.hostdev",
+        "device",
+        Kind::Text,
+        REQUIRED,
+        "Its PCI address, as in \"0000:81:00.0\"; or the interface it belongs to with the number of a virtual function, as in \
+         \"ens1f0/3\"; or its interface, which the kernel shows only while no guest has the device. The guest is placed on \
+         its NUMA node.",
+    ),
 ];
 
 /// The keys of one section, in the order of [`KEYS`].

@@ -4,6 +4,7 @@
 //! defined once, in [`keys::KEYS`].
 
 mod checks;
+mod devices;
 pub mod diagnostic;
 mod guest;
 mod host;
@@ -17,7 +18,7 @@ use std::ops::Range;
 
 use toml::de::{DeTable, DeValue};
 
-use crate::formats::{CpuSet, Size};
+use crate::formats::{CpuSet, DeviceName, Size};
 pub use diagnostic::{Diagnostic, Level, Source, render};
 pub use reader::Choice;
 use reader::{Read, Reader, Section};
@@ -123,8 +124,9 @@ pub struct Guest {
     pub vcpus: Spanned<u32>,
     /// A multiple of [`HugePages::size`], above 0.
     pub memory: Spanned<Size>,
-    /// The node of the host, 0 to 1023; `None`: placement chooses.
-    pub numa_node: Option<Spanned<u32>>,
+    /// The nodes of the host, 0 to 1023, ascending and not empty; several of them divide the vCPUs and the memory in
+    /// equal parts, whole cores and whole pages each. `None`: placement chooses.
+    pub numa_nodes: Option<Spanned<Vec<u32>>>,
     /// What runs in it.
     pub os: Spanned<Os>,
     /// 1: the SMT sibling of each vCPU's core stays idle; 2: the guest has both.
@@ -135,10 +137,44 @@ pub struct Guest {
     pub rt_vcpus: Spanned<CpuSet>,
     /// The file name of a template in `/etc/rtkvm-tune/templates`; `None`: the built-in one.
     pub template: Option<Spanned<String>>,
+    /// The machine that QEMU imitates; `None`: that of its system and architecture.
+    pub machine: Option<Spanned<MachineType>>,
+    /// CPU features beside the defaults or in their place; each name once.
+    pub cpu_features: Vec<CpuFeature>,
+    /// Whether the guest may turn off the host's polling before a halt.
+    pub poll_control: Spanned<bool>,
+    /// Whether it has a random number generator.
+    pub rng: Spanned<bool>,
+    /// What its watchdog does.
+    pub watchdog: Spanned<Watchdog>,
     /// Its disks; no source is used twice in a profile.
     pub disks: Vec<Disk>,
-    /// Its network interfaces.
+    /// Its network interfaces; no MAC address, socket or device is used twice in a profile.
     pub networks: Vec<Network>,
+    /// Its PCI devices; none is used twice in a profile.
+    pub hostdevs: Vec<Spanned<DeviceName>>,
+}
+
+impl Guest {
+    /// The devices of the host that it gets, virtual functions of its networks first, in their order.
+    pub fn devices(&self) -> impl Iterator<Item = &Spanned<DeviceName>> {
+        let functions = self.networks.iter().filter_map(|network| match &network.attachment {
+            Attachment::VirtualFunction(name) => Some(name),
+            _ => None,
+        });
+        functions.chain(&self.hostdevs)
+    }
+}
+
+/// One entry of `cpu-features`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CpuFeature {
+    /// The entry.
+    pub span: Range<usize>,
+    /// libvirt's name of it.
+    pub name: String,
+    /// What is made of it.
+    pub policy: FeaturePolicy,
 }
 
 /// One disk: `[[guest.disk]]`.
@@ -150,6 +186,8 @@ pub struct Disk {
     pub source: Spanned<String>,
     /// The image format.
     pub format: Spanned<DiskFormat>,
+    /// How the guest sees it; `None`: as its system knows best.
+    pub bus: Option<Spanned<DiskBus>>,
 }
 
 impl Disk {
@@ -164,8 +202,32 @@ impl Disk {
 pub struct Network {
     /// The header of the section.
     pub span: Range<usize>,
-    /// The bridge of the host, a valid interface name.
-    pub bridge: Spanned<String>,
+    /// What it is connected to.
+    pub attachment: Attachment,
+    /// Its MAC address, in small letters; `None`: one made from the guest's name.
+    pub mac: Option<Spanned<String>>,
+    /// The card on a bridge or macvtap; `None`: what the system knows best.
+    pub model: Option<Spanned<NicModel>>,
+}
+
+/// What a network interface of a guest is connected to. Names of interfaces are valid ones.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Attachment {
+    /// A bridge of the host.
+    Bridge(Spanned<String>),
+    /// An interface of the host.
+    Macvtap(Spanned<String>),
+    /// An SR-IOV function.
+    VirtualFunction(Spanned<DeviceName>),
+    /// A network of libvirt that hands out SR-IOV functions.
+    Pool(Spanned<String>),
+    /// A switch in user space.
+    VhostUser {
+        /// The absolute path of its socket.
+        socket: Spanned<String>,
+        /// Which end QEMU is.
+        mode: SocketMode,
+    },
 }
 
 /// The override of one knob in `[knobs]`, as written.
@@ -213,8 +275,82 @@ choice! {
     Os {
         /// Linux, which needs a vCPU for its own housekeeping.
         Linux = "linux",
-        /// Anything else.
+        /// Any other real-time system.
         Other = "other",
+        /// Windows.
+        Windows = "windows",
+    }
+}
+
+choice! {
+    /// The machine that QEMU imitates.
+    MachineType {
+        /// With PCI Express.
+        Q35 = "q35",
+        /// The older one, with PCI.
+        Pc = "pc",
+    }
+}
+
+choice! {
+    /// What libvirt makes of a CPU feature (formatdomain, CPU model and topology).
+    FeaturePolicy {
+        /// The guest has it, and does not start where the host cannot give it.
+        Require = "require",
+        /// The guest has it if the host has.
+        Optional = "optional",
+        /// The guest does not have it.
+        Disable = "disable",
+        /// The guest is told that it has it.
+        Force = "force",
+        /// The guest does not start where the host has it.
+        Forbid = "forbid",
+    }
+}
+
+choice! {
+    /// What happens when a guest does not feed its watchdog.
+    Watchdog {
+        /// It has none.
+        None = "none",
+        /// It is reset.
+        Reset = "reset",
+        /// It is turned off.
+        Poweroff = "poweroff",
+        /// It gets an interrupt that it cannot mask.
+        InjectNmi = "inject-nmi",
+    }
+}
+
+choice! {
+    /// How a guest sees a disk.
+    DiskBus {
+        /// As a virtio device.
+        Virtio = "virtio",
+        /// As a SATA disk.
+        Sata = "sata",
+    }
+}
+
+choice! {
+    /// The network card that a guest sees.
+    NicModel {
+        /// The virtio device.
+        Virtio = "virtio",
+        /// Intel's 82540EM, for PCI.
+        E1000 = "e1000",
+        /// Intel's 82574L, for PCI Express.
+        E1000e = "e1000e",
+    }
+}
+
+choice! {
+    /// Which end of a vhost-user socket QEMU is.
+    SocketMode {
+        /// The switch connects to QEMU.
+        Server = "server",
+        /// QEMU connects to the switch.
+        Client = "client",
     }
 }
 

@@ -29,6 +29,11 @@ pub trait Choice: Copy + 'static {
     const NAMES: &'static [&'static str];
     /// The values, in the same order.
     const VALUES: &'static [Self];
+
+    /// The value that a string stands for.
+    fn named(text: &str) -> Option<Self> {
+        Some(Self::VALUES[Self::NAMES.iter().position(|name| *name == text)?])
+    }
 }
 
 /// One table of the document.
@@ -258,10 +263,19 @@ impl<'s> Reader<'s> {
 
     /// One of the strings of an enum.
     pub(super) fn choice<T: Choice>(&mut self, section: &Section<'_>, name: &str) -> Read<Spanned<T>> {
-        let text = self.text_of(section, name);
-        let text = self.need(section, name, text)?;
-        if let Some(at) = T::NAMES.iter().position(|known| *known == text.value) {
-            return Ok(text.map(|_| T::VALUES[at]));
+        let choice = self.optional_choice(section, name);
+        self.need(section, name, choice)
+    }
+
+    /// One of the strings of an enum; the key may be absent.
+    pub(super) fn optional_choice<T: Choice>(
+        &mut self,
+        section: &Section<'_>,
+        name: &str,
+    ) -> Read<Option<Spanned<T>>> {
+        let Some(text) = self.text_of(section, name)? else { return Ok(None) };
+        if let Some(value) = T::named(&text) {
+            return Ok(Some(text.map(|_| value)));
         }
         let known: Vec<String> = T::NAMES.iter().map(|name| format!("\"{name}\"")).collect();
         let message = format!("{} cannot be used as `{name}`", shown(&text));
@@ -343,6 +357,31 @@ impl<'s> Reader<'s> {
                 let number = text.parse().expect("the default of a number is one");
                 Ok(Some(Spanned::new(number, section.span.clone())))
             }
+        }
+    }
+
+    /// An array of whole numbers in the range of their key; the key may be absent.
+    pub(super) fn integers(&mut self, section: &Section<'_>, name: &str) -> Read<Option<Spanned<Vec<u64>>>> {
+        let (key, value) = self.find(section, name);
+        let Kind::IntegerList(least, most) = key.kind else {
+            unreachable!("`{name}` is read as the whole numbers that it is");
+        };
+        let Some(value) = value else { return Ok(None) };
+        let DeValue::Array(items) = value.get_ref() else {
+            return Err(self.wrong_type(name, key.kind.expected(), value));
+        };
+        let numbers: Vec<_> = items.iter().map(|item| self.integer_value(name, item, least, most)).collect();
+        let numbers = numbers.into_iter().map(|n| n.map(|n| n.value)).collect::<Read<Vec<u64>>>()?;
+        Ok(Some(Spanned::new(numbers, value.span())))
+    }
+
+    /// `true` or `false`, of a key that has a default.
+    pub(super) fn boolean(&mut self, section: &Section<'_>, name: &str) -> Read<Spanned<bool>> {
+        let (key, value) = self.find(section, name);
+        match value.map(|value| (value, value.get_ref())) {
+            Some((value, DeValue::Boolean(is))) => Ok(Spanned::new(*is, value.span())),
+            Some((value, _)) => Err(self.wrong_type(name, key.kind.expected(), value)),
+            None => Ok(Spanned::new(key.presence == Presence::Default("true"), section.span.clone())),
         }
     }
 

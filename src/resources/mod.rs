@@ -10,6 +10,7 @@ pub use attribute::{Attribute, Value};
 pub use follow_up::{IRQBALANCE_DROP_IN, IRQBALANCE_LIST, MOUNT_UNIT, follow_ups};
 
 use crate::facts::Facts;
+use crate::facts::definitions::DEFINITIONS;
 use crate::formats::HostPath;
 use crate::guest;
 use crate::host::{Read, ReadError};
@@ -89,7 +90,7 @@ pub struct Observed {
 
 /// Where libvirt keeps the definitions of the system's guests (<https://libvirt.org/drvqemu.html>).
 pub fn definition(name: &str) -> HostPath {
-    HostPath::new(format!("/etc/libvirt/qemu/{name}.xml"))
+    HostPath::new(format!("{DEFINITIONS}/{name}.xml"))
 }
 
 impl Resource {

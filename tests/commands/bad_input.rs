@@ -119,7 +119,8 @@ fn an_unknown_boot_loader_is_refused_before_anything_is_written() {
 
 #[test]
 fn templates_that_are_wrong() {
-    let built_in = std::fs::read_to_string(format!("{SOURCES}/templates/domain.xml")).expect("readable");
+    let built_in =
+        std::fs::read_to_string(format!("{SOURCES}/templates/builtin/x86_64.xml")).expect("readable");
     let pin = "    <emulatorpin cpuset='{{ emulator_cpus }}'/>\n";
     assert!(built_in.contains(pin));
     let cases: &[(&str, String, &[&str])] = &[

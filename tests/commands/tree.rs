@@ -262,7 +262,10 @@ fn a_capture_is_audited_as_its_machine() {
     };
     let both = |status| [compare(&[REFERENCE], status), compare(&[], status)];
     tree.write(quirk, "GRUB_TIMEOUT=1\n");
-    tree.write("etc/libvirt/qemu/other.xml", "<domain><secret/></domain>\n");
+    tree.write(
+        "etc/libvirt/qemu/other.xml",
+        "<domain><name>other</name><secret/><memory>1</memory></domain>\n",
+    );
     both(1);
     tree.tune(&["apply", REFERENCE]).expect(0);
     for text in both(1) {
@@ -270,16 +273,17 @@ fn a_capture_is_audited_as_its_machine() {
             assert!(text.contains(&format!("\n/{path} [0")), "{path}: {text}");
         }
         assert!(text.contains(&format!("\n/{WANTS} -> ../rtkvm-tune.service\n")), "{text}");
-        assert!(!text.contains("other.xml"), "{text}");
+        // Of other guests what they take, and nothing more.
+        assert!(text.contains("<name>other</name><memory>1</memory>") && !text.contains("secret"), "{text}");
     }
     update_grub(&tree);
     both(3);
     boot(&tree, "2-7,10-15");
     both(0);
-    // Without a profile to plan for, the guest is nobody's business; the rest is what it was.
+    // Without a profile to plan for, of the guest there is what it takes; the rest is what it was.
     tree.write(KEPT_PROFILE, "none");
     let text = tree.tune(&["capture"]).expect(0).out;
-    assert!(!text.contains(GUEST), "{text}");
+    assert!(text.contains("<name>rt0</name>") && !text.contains("/dev/vg0/rt0"), "{text}");
     for path in [DROP_IN, KEPT_PROFILE, UNIT, WANTS] {
         assert!(text.contains(&format!("\n/{path} ")), "{path}: {text}");
     }

@@ -111,6 +111,36 @@ impl Host {
         succeeded(&format!("virsh {args:?}"), &self.try_virsh(args, input), input)
     }
 
+    /// Defines guests, checked against libvirt's schema, by one virsh, and gives what libvirt then holds of each.
+    pub(crate) fn define_all(&self, guests: &[(&str, &str)]) -> Vec<String> {
+        let files = tempfile::tempdir().expect("a temporary directory");
+        let mut script = String::new();
+        for (name, xml) in guests {
+            let path = files.path().join(name);
+            fs::write(&path, xml).expect("written");
+            script += &format!("define --validate {}\n", path.display());
+        }
+        for (name, _) in guests {
+            script += &format!("dumpxml --inactive --domain {name}\n");
+        }
+        // As a terminal would: a command that fails does not end it, so that the count tells.
+        let output = self.try_virsh(&["--quiet"], &script);
+        let text = String::from_utf8_lossy(&output.stdout).into_owned();
+        let end = "</domain>";
+        let held: Vec<String> = text
+            .match_indices("<domain ")
+            .filter_map(|(at, _)| Some(text[at..at + text[at..].find(end)? + end.len()].to_owned()))
+            .collect();
+        let errors = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(
+            held.len() == guests.len() && errors.trim().is_empty(),
+            "{} of {}: {errors}",
+            held.len(),
+            guests.len()
+        );
+        held
+    }
+
     /// Defines a guest, checked against libvirt's schema, and gives what libvirt then holds.
     pub(crate) fn define(&self, name: &str, xml: &str) -> String {
         self.virsh(&["define", "--validate", "/dev/stdin"], xml);

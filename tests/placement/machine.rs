@@ -67,6 +67,8 @@ pub(crate) fn assemble(mut cores: Vec<Core>, nodes: &[(u32, Size)], offline: Cpu
     };
     Facts {
         guests: Vec::new(),
+        definitions: Default::default(),
+        devices: Default::default(),
         services: Vec::new(),
         threads: Vec::new(),
         owners: Owners::default(),
@@ -88,6 +90,7 @@ pub(crate) fn assemble(mut cores: Vec<Core>, nodes: &[(u32, Size)], offline: Cpu
             release: None,
             preempt_rt: None,
             command_line: None,
+            architecture: Default::default(),
             gigabyte_pages: Some(true),
             workqueues: Vec::new(),
             os: None,

@@ -4,7 +4,7 @@ use crate::machine::*;
 use proptest::prelude::*;
 use rtkvm_tune::facts::{Core, Facts};
 use rtkvm_tune::formats::{CpuSet, Size};
-use rtkvm_tune::placement::{Placement, Shared, place};
+use rtkvm_tune::placement::{GuestPlace, NodePlace, Placement, Shared, place};
 use rtkvm_tune::profile::{Diagnostic, Housekeeping, Level, Parsed, Profile, render};
 use std::collections::BTreeMap;
 use std::fmt::Write;
@@ -218,6 +218,10 @@ fn usable(placement: &Placement, facts: &Facts, node: u32, threads: usize) -> Ve
     facts.cpus.cores.iter().filter(fits).map(|core| core.llc.clone()).collect()
 }
 
+fn nodes_of(place: &GuestPlace) -> Vec<u32> {
+    place.cells.iter().map(|cell| cell.node).collect()
+}
+
 fn core_of(facts: &Facts, cpu: u32) -> &Core {
     facts.cpus.core_of(cpu).expect("an online CPU")
 }
@@ -276,8 +280,9 @@ fn check_pages(profile: &Profile, facts: &Facts, placement: &Placement) -> Resul
             prop_assert!(pages.left >= Size(512 << 20), "{} left", pages.left);
         }
         prop_assert!(pages.guests <= pages.count);
-        let guests = placement.guests.iter().filter(|guest| guest.node == node.id);
-        prop_assert_eq!(guests.map(|guest| guest.pages).sum::<u64>(), pages.guests);
+        let cells =
+            placement.guests.iter().flat_map(|guest| &guest.cells).filter(|cell| cell.node == node.id);
+        prop_assert_eq!(cells.map(|cell| cell.pages).sum::<u64>(), pages.guests);
         let pool = node.pool(placement.page).expect("a pool");
         prop_assert!(pool.pages - pool.free.unwrap() <= pages.count);
     }
@@ -290,13 +295,30 @@ fn check_guests(profile: &Profile, facts: &Facts, placement: &Placement) -> Resu
     for (guest, place) in profile.guests.iter().zip(&placement.guests) {
         prop_assert_eq!(&guest.name.value, &place.name);
         prop_assert_eq!(guest.memory.value.0, place.pages * placement.page.0);
-        prop_assert!(guest.numa_node.as_ref().is_none_or(|node| node.value == place.node));
-        let node = placement.node(place.node).expect("a node");
-        // As many as asked, each once, on the node, on cores of its own.
+        prop_assert!(guest.numa_nodes.as_ref().is_none_or(|nodes| nodes.value == nodes_of(place)));
+        // Several nodes only where one alone is too small, each with an equal part.
+        prop_assert_eq!(place.node, place.cells[0].node);
+        let parts = place.cells.len() as u32;
+        if parts > 1 && guest.numa_nodes.is_none() {
+            let threads = guest.threads_per_core.value as usize;
+            let fits = |node: &NodePlace| {
+                usable(placement, facts, node.id, threads).len() * threads >= guest.vcpus.value as usize
+                    && node.pages.count >= place.pages
+            };
+            prop_assert!(!placement.nodes.iter().any(fits), "{place:?}");
+        }
+        for (cell, cpus) in place.cells.iter().zip(place.cpus.chunks(place.cpus.len() / parts as usize)) {
+            let node = placement.node(cell.node).expect("a node");
+            prop_assert!(cpus.iter().all(|cpu| node.isolated.contains(*cpu)));
+            prop_assert_eq!((cell.vcpus as usize, cell.pages), (cpus.len(), place.pages / u64::from(parts)));
+        }
+        let housekeeping = |node: &u32| placement.node(*node).expect("a node").housekeeping.clone();
+        let local =
+            nodes_of(place).iter().map(housekeeping).fold(CpuSet::new(), |all, cpus| all.union(&cpus));
+        // As many as asked, each once, on cores of its own.
         let cpus: CpuSet = place.cpus.iter().copied().collect();
         prop_assert_eq!(place.cpus.len(), guest.vcpus.value as usize);
         prop_assert_eq!(cpus.len(), place.cpus.len());
-        prop_assert!(cpus.is_subset(&node.isolated));
         let cores = place.cpus.iter().fold(CpuSet::new(), |all, cpu| all.union(&core_of(facts, *cpu).cpus));
         prop_assert_eq!(&cores, &place.cores);
         prop_assert!(cores.is_disjoint(&taken), "{} is given twice", cores.intersection(&taken));
@@ -310,12 +332,14 @@ fn check_guests(profile: &Profile, facts: &Facts, placement: &Placement) -> Resu
         }
         prop_assert!(!place.emulator.is_empty());
         prop_assert!(place.emulator.is_subset(&placement.housekeeping));
-        prop_assert_eq!(place.emulator.is_subset(&node.housekeeping), !node.housekeeping.is_empty());
+        prop_assert_eq!(place.emulator.is_subset(&local), !local.is_empty());
+        prop_assert!(place.io.is_subset(&placement.housekeeping) && !place.io.is_empty());
         let same = |key: &dyn Fn(&Core) -> Option<u32>| {
             place.cpus.iter().all(|cpu| key(core_of(facts, *cpu)) == key(core_of(facts, place.cpus[0])))
         };
         let (cache, package) = (same(&|core| core.llc.first()), same(&|core| core.package));
         let shared = match (cache, package) {
+            _ if parts > 1 => Shared::Nothing,
             (true, _) => Shared::Cache,
             (false, true) => Shared::Package,
             (false, false) => Shared::Node,
@@ -379,13 +403,14 @@ proptest! {
         let fitting: Vec<_> = host
             .nodes
             .iter()
-            .filter(|node| guest.numa_node.as_ref().is_none_or(|wanted| wanted.value == node.id))
+            .filter(|node| guest.numa_nodes.as_ref().is_none_or(|wanted| wanted.value == [node.id]))
             .filter(|node| node.pages.count * host.page.0 >= guest.memory.value.0)
             .map(|node| usable(&host, &facts, node.id, threads))
             .filter(|usable| usable.len() >= cores)
             .collect();
         let result = place(profile, &facts);
-        prop_assert_eq!(result.is_ok(), !fitting.is_empty(), "{:?}", result);
+        let single = result.as_ref().is_ok_and(|(placement, _)| placement.guests[0].cells.len() == 1);
+        prop_assert_eq!(single, !fitting.is_empty(), "{:?}", result);
         let in_one = |caches: &Vec<CpuSet>| {
             caches.iter().any(|cache| caches.iter().filter(|other| *other == cache).count() >= cores)
         };

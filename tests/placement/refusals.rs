@@ -1,7 +1,8 @@
 //! What is refused, in the exact words. All of it is in `refusals.txt`, to be read as an operator would.
 
 use crate::machine::*;
-use rtkvm_tune::facts::Facts;
+use rtkvm_tune::facts::definitions::DefinedCell;
+use rtkvm_tune::facts::{Definition, Facts};
 use rtkvm_tune::formats::Size;
 use rtkvm_tune::placement::place;
 use rtkvm_tune::profile::render;
@@ -47,6 +48,25 @@ fn many_caches() -> Facts {
         (1, 1, &["14", "15"]),
     ];
     machine(&[(0, 32 << 10), (1, 32 << 10)], &caches, "")
+}
+
+/// A machine whose libvirt has these guests: name, CPUs, one for each vCPU, GiB in pages of 1 GiB, node.
+fn defined(mut facts: Facts, guests: &[(&str, &str, u64, u32)]) -> Facts {
+    for (name, list, gib, node) in guests {
+        facts.definitions.guests.push(Definition {
+            name: name.to_string(),
+            pins: cpus(list).iter().map(|cpu| [cpu].into_iter().collect()).collect(),
+            cells: vec![DefinedCell { memory: Size(gib << 30), nodes: [*node].into_iter().collect() }],
+            page: Some(Size::GIB),
+        });
+    }
+    facts
+}
+
+/// A machine that shows its PCI devices, which are none.
+fn with_devices(mut facts: Facts) -> Facts {
+    facts.devices.pci = Some(Vec::new());
+    facts
 }
 
 fn cases() -> Vec<(&'static str, String, Facts)> {
@@ -130,7 +150,7 @@ fn cases() -> Vec<(&'static str, String, Facts)> {
         ("pages leave too little", count("{ \"0\" = 25, \"1\" = 31 }"), reference()),
         ("pages of a node that does not exist", count("{ \"0\" = 25, \"2\" = 25 }"), reference()),
         ("guest with more CPUs than its node", guests(&[("rt0", 8, 16, "numa-node = 1")]), reference()),
-        ("guest with more CPUs than any node", guests(&[("rt0", 8, 16, "")]), reference()),
+        ("guest with more CPUs than any node", guests(&[("rt0", 7, 16, "")]), reference()),
         ("guest with more cores than its node", guests(&[("rt0", 4, 16, "numa-node = 1")]), smt()),
         (
             "guest with more cores of two threads than its node",
@@ -166,6 +186,37 @@ fn cases() -> Vec<(&'static str, String, Facts)> {
             reference(),
         ),
         ("no node has enough left", guests(&[four("a", ""), four("b", ""), four("c", "")]), reference()),
+        (
+            "nodes that have enough together, and not each",
+            guests(&[("a", 2, 8, "numa-node = 0"), ("b", 10, 20, "numa-nodes = [0, 1]")]),
+            reference(),
+        ),
+        ("guest larger than the machine", guests(&[("rt0", 16, 16, "")]), reference()),
+        (
+            "both threads of cores that another guest has",
+            guests(&[("a", 2, 8, "numa-node = 1"), ("b", 4, 8, "numa-node = 1\nthreads-per-core = 2")]),
+            smt(),
+        ),
+        (
+            "what libvirt has for other guests",
+            guests(&[four("a", ""), four("b", "numa-node = 1")]),
+            defined(reference(), &[("db", "2-4", 12, 0), ("web", "10-11", 20, 1)]),
+        ),
+        (
+            "places that libvirt has are kept",
+            guests(&[("rt0", 2, 2, ""), ("rt1", 6, 2, "")]),
+            defined(reference(), &[("rt0", "2-3", 2, 0), ("web", "10-11", 2, 1)]),
+        ),
+        (
+            "a device that is not there",
+            guests(&[(
+                "a",
+                2,
+                2,
+                "[[guest.hostdev]]\ndevice = '81:00.0'\n[[guest.network]]\nvirtual-function = 'ens1f0/3'",
+            )]),
+            with_devices(reference()),
+        ),
         (
             "pages taken by other guests",
             guests(&[("a", 2, 16, "numa-node = 1"), ("b", 2, 10, "numa-node = 1")]),

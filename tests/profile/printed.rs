@@ -163,7 +163,7 @@ error: unknown key `mac-address` in [[guest.network]]
 13 | mac-address = "x"
    | ^^^^^^^^^^^
    |
-   = help: the keys of [[guest.network]] are `bridge`
+   = help: the keys of [[guest.network]] are `bridge`, `macvtap`, `virtual-function`, `vf-pool`, `vhost-user`, `socket-mode`, `mac`, `model`
 "#,
     ),
     (
@@ -462,6 +462,117 @@ error: the override of `k` has the wrong type
    |
 15 | k = 1
    |     ^ expected a string, found a whole number
+"#,
+    ),
+    (
+        r#"+
+[[guest]]
+name = "a"
+vcpus = 5
+memory = "3GiB"
+numa-nodes = [1, 0]
+[[guest.network]]
+mac = "52:54:00:00:00:01"
+[[guest.network]]
+bridge = "br0"
+macvtap = "eth1"
+[[guest.network]]
+bridge = "br0"
+socket-mode = "client"
+[[guest.network]]
+vf-pool = "vf"
+model = "e1000"
+mac = "52:54:00:00:00:01"
+[[guest]]
+name = "b"
+vcpus = 2
+memory = "2GiB"
+numa-node = 1
+numa-nodes = [0]
+[[guest]]
+name = "c"
+vcpus = 2
+memory = "2GiB"
+numa-nodes = [1, 1]
+[[guest]]
+name = "d"
+vcpus = 2
+memory = "2GiB"
+numa-nodes = []
+[[guest.hostdev]]
+device = "81:00.0"
+[[guest.hostdev]]
+device = "0000:81:00.0"
+"#,
+        r#"error: 5 vCPUs do not divide into 2 equal parts of whole cores
+ --> p.toml:6:9
+  |
+6 | vcpus = 5
+  |         ^ expected a multiple of 2
+  |
+  = help: each node gets an equal part of the guest, as a NUMA cell and a socket of it
+
+error: 3GiB does not divide into 2 equal parts of whole pages
+ --> p.toml:7:10
+  |
+7 | memory = "3GiB"
+  |          ^^^^^^ expected a multiple of 2 x 1GiB
+  |
+  = help: each node gets an equal part of the guest, as a NUMA cell and a socket of it
+
+error: a network interface has one connection
+ --> p.toml:9:1
+  |
+9 | [[guest.network]]
+  | ^^^^^^^^^^^^^^^^^ write exactly one of `bridge`, `macvtap`, `virtual-function`, `vf-pool`, `vhost-user`
+
+error: a network interface has one connection
+  --> p.toml:11:1
+   |
+11 | [[guest.network]]
+   | ^^^^^^^^^^^^^^^^^ write exactly one of `bridge`, `macvtap`, `virtual-function`, `vf-pool`, `vhost-user`
+
+error: `socket-mode` goes with `vhost-user` alone
+  --> p.toml:16:15
+   |
+16 | socket-mode = "client"
+   |               ^^^^^^^^ remove it
+
+error: `model` goes with `bridge` or `macvtap` alone
+  --> p.toml:19:9
+   |
+19 | model = "e1000"
+   |         ^^^^^^^ remove it
+
+error: MAC address `52:54:00:00:00:01` is used twice
+  --> p.toml:20:7
+   |
+20 | mac = "52:54:00:00:00:01"
+   |       ^^^^^^^^^^^^^^^^^^^ first used in line 10 by guest `a`
+
+error: `numa-node` and `numa-nodes` exclude each other
+  --> p.toml:26:14
+   |
+26 | numa-nodes = [0]
+   |              ^^^ remove one of the two
+
+error: `numa-nodes` has node 1 twice
+  --> p.toml:31:14
+   |
+31 | numa-nodes = [1, 1]
+   |              ^^^^^^ expected different nodes, as in [0, 1]
+
+error: `numa-nodes` is empty
+  --> p.toml:36:14
+   |
+36 | numa-nodes = []
+   |              ^^ expected different nodes, as in [0, 1]
+
+error: device `0000:81:00.0` is used twice
+  --> p.toml:40:10
+   |
+40 | device = "0000:81:00.0"
+   |          ^^^^^^^^^^^^^^ first used in line 38 by guest `d`
 "#,
     ),
 ];

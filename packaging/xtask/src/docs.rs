@@ -181,7 +181,9 @@ fn key_row(key: &Key) -> String {
     };
     let default = match key.presence {
         Presence::Required => "required".to_owned(),
-        Presence::Default(value) if matches!(key.kind, Kind::Integer(..)) => format!("`{value}`"),
+        Presence::Default(value) if matches!(key.kind, Kind::Integer(..) | Kind::Bool) => {
+            format!("`{value}`")
+        }
         Presence::Default(value) => format!("`\"{value}\"`"),
         Presence::Optional(what) => plain(what),
     };
@@ -193,6 +195,8 @@ fn kind(kind: Kind) -> String {
         Kind::Table => "section".into(),
         Kind::Tables => "any number of sections".into(),
         Kind::Integer(from, to) => format!("whole number, {from} to {to}"),
+        Kind::IntegerList(from, to) => format!("array of whole numbers, {from} to {to}"),
+        Kind::Bool => "`true` or `false`".into(),
         Kind::Text => "string".into(),
         Kind::TextList => "array of strings".into(),
         Kind::Choice(values) => {

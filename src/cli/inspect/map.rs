@@ -310,9 +310,9 @@ fn describe(guest: &GuestPlace, page: &str) -> String {
     let vcpus = if guest.cpus.len() == 1 { "vCPU" } else { "vCPUs" };
     let cpus: CpuSet = guest.cpus.iter().copied().collect();
     format!(
-        "{} {vcpus} on {cpus} of node {}, {}; {} x {page}; emulator threads on {}",
+        "{} {vcpus} on {cpus} of {}, {}; {} x {page}; emulator threads on {}",
         guest.cpus.len(),
-        guest.node,
+        guest.nodes(),
         guest.shared.name(),
         guest.pages,
         guest.emulator
