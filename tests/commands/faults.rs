@@ -63,6 +63,14 @@ struct Change {
     start: Tree,
     old: Listing,
     new: Listing,
+    /// Whether the state says that something is ours, before and after.
+    ours: [bool; 2],
+}
+
+/// Whether the state of this machine says that something is ours.
+fn has_ours(tree: &Tree) -> bool {
+    let text = std::fs::read_to_string(tree.at(STATE)).unwrap_or_default();
+    !text.is_empty() && !text.contains("\n  \"baseline\": [],\n")
 }
 
 impl Change {
@@ -91,7 +99,8 @@ impl Change {
         done.tune(words).expect(0);
         let (old, new) = (start.list(), done.list());
         assert_ne!(old, new);
-        Change { words, start, old, new }
+        let ours = [has_ours(&start), has_ours(&done)];
+        Change { words, start, old, new, ours }
     }
 
     /// Tries a fault at every point; gives the number of runs.
@@ -119,8 +128,10 @@ impl Change {
         // What the kernel says of an interrupt that is its own, and so no failure: that one stays where it is.
         let kept = |path: &String| ran.out.contains(&format!("not set  set /{path} to"));
         let is = |listing: &Listing| changed(listing, &now).iter().all(kept);
+        // What the state says must be what is there.
+        let [before, after] = self.ours.map(|ours| ours == has_ours(tree));
         assert!(
-            is(&self.old) || is(&self.new),
+            is(&self.old) && before || is(&self.new) && after,
             "{what}\nnot as before: {:#?}\nnot as planned: {:#?}",
             changed(&self.old, &now),
             changed(&self.new, &now)
