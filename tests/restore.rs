@@ -26,6 +26,7 @@ fn restored(free: u64, live: bool) -> (Vec<Step>, Vec<HostPath>, usize) {
         label: "node 0".into(),
         path: HostPath::new(format!("{POOL}/nr_hugepages")),
         change: Change::Attribute { before: "4\n".into(), ours: Value::Count(25) },
+        arguments: Vec::new(),
         boot_id: None,
         directories: Vec::new(),
     };

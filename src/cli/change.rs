@@ -108,6 +108,7 @@ impl Applying<'_> {
                 Scope::Runtime => past.state.applied.clone(),
             },
             trial: plan.trial.as_ref(),
+            held: &plan.held,
             keep_going: self.keep_going,
         };
         let done = engine::carry_out_all(work, past.state, root, writer, signals);

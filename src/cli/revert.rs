@@ -4,6 +4,7 @@ use super::args::{Format, RevertArgs};
 use super::style::Style;
 use super::{Outcome, change, load};
 use crate::engine::{self, End, Report, Work};
+use crate::facts::Boot;
 use crate::formats::HostPath;
 use crate::host::{Machine, Read, Root, Signals, Snapshot, Writer, print, wants_color};
 use crate::journal::State;
@@ -43,7 +44,8 @@ fn plan(args: &RevertArgs, machine: &Machine, state: &State) -> Result<Reverting
     };
     let spared = running.as_ref().map(|guests| (guests, "revert --live"));
     let how = How { force: args.force, live, boot_id: boot_id.as_deref(), spared };
-    let restored = Restored::plan(&snapshot, state.baseline.iter(), how);
+    let mut restored = Restored::plan(&snapshot, state.baseline.iter(), how);
+    restored.take_out_elsewhere(&Boot::read(&snapshot), state);
     let steps = restored.steps(Programs::default());
     Ok(Reverting { restored, steps, boot_id })
 }
@@ -63,6 +65,7 @@ fn work(args: &RevertArgs, machine: &Machine, root: &Root, writer: &Writer, sign
         finished: &reverting.restored.finished,
         applied: None,
         trial: None,
+        held: &[],
         keep_going: false,
     };
     let done = engine::carry_out_all(work, state, root, writer, signals);

@@ -1,12 +1,11 @@
 //! What makes a run impossible, found before anything is written.
 
 use crate::facts::PROGRAM;
-use crate::facts::boot::GRUB_CFG;
 use crate::formats::HostPath;
 use crate::guest;
 use crate::host::{Program, Root, STATE, STATE_DIR};
 use crate::knobs;
-use crate::plan::{Plan, Step, unknown_loader};
+use crate::plan::{Plan, Step, unwritten_loader};
 use crate::resources::{State, Value};
 use nix::errno::Errno;
 use std::collections::BTreeMap;
@@ -19,7 +18,7 @@ pub fn check(plan: &Plan, root: &Root) -> Result<(), Vec<String>> {
     let mut found = plan.obstacles.clone();
     let by_hand = plan.items.iter().any(|item| matches!(item.observed.state, State::ByHand(_)));
     if by_hand && !plan.manual_boot_loader {
-        found.push(format!("the boot loader is not known here: {}", unknown_loader()));
+        found.extend(unwritten_loader(plan.facts.boot.loader));
     }
     for step in &plan.steps {
         let Step::Domain { name, before: Some(before), after: Some(after), .. } = step else { continue };
@@ -100,8 +99,8 @@ pub(super) fn preflight(steps: &[Step], root: &Root, kept: usize) -> Result<(), 
             Step::Domain { path, after, .. } if !root.is_live() => {
                 wanted.push((path.clone(), after.as_ref().map_or(0, String::len) as u64));
             }
-            Step::Run { program: Program::UpdateGrub } if root.is_live() => {
-                wanted.push((HostPath::new(GRUB_CFG), GENERATED));
+            Step::Run { program } if root.is_live() && program.generates().is_some() => {
+                wanted.extend(program.generates().map(|path| (HostPath::new(path), GENERATED)));
             }
             Step::Domain { .. } | Step::Run { .. } | Step::Directory { .. } => {}
         }

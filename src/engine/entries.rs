@@ -58,12 +58,15 @@ fn capture_one(step: &Step, work: &Work, root: &Root) -> Result<Option<Entry>, S
     let (knob, label) = match item {
         Some(item) => (item.knob, item.label.clone()),
         None if path.as_str() == DROP_IN => (EXTRA_ARGUMENTS, "drop-in".into()),
+        None if work.held.iter().any(|held| held.path == *path) => (EXTRA_ARGUMENTS, path.to_string()),
         None => ("baseline", path.to_string()),
     };
+    let held = work.held.iter().find(|held| held.path == *path);
+    let arguments = held.map(|held| held.arguments.clone()).unwrap_or_default();
     let runtime = matches!(change, Change::Attribute { .. });
     let boot_id = work.run.began.boot_id.clone().filter(|_| runtime);
     let directories = missing_directories(path, root);
-    Ok(Some(Entry { knob: knob.into(), label, path: path.clone(), change, boot_id, directories }))
+    Ok(Some(Entry { knob: knob.into(), label, path: path.clone(), change, arguments, boot_id, directories }))
 }
 
 fn changed(path: &HostPath) -> String {

@@ -19,7 +19,7 @@ use crate::formats::time::utc;
 use crate::formats::trial::Trial;
 use crate::host::{JOURNAL, Program, Root, STATE, STATE_DIR, Signals, Writer};
 use crate::journal::{Applied, Ending, Journal, Record, Run, Stamp, State};
-use crate::plan::{Item, Step};
+use crate::plan::{Held, Item, Step};
 use steps::{carry_out, describe};
 
 /// What a run is to do.
@@ -36,6 +36,8 @@ pub struct Work<'a> {
     pub applied: Option<Applied>,
     /// The trial that they begin.
     pub trial: Option<&'a Trial>,
+    /// What is ours after them in files of others.
+    pub held: &'a [Held],
     /// Whether what was done stays when a step fails.
     pub keep_going: bool,
 }
@@ -85,6 +87,7 @@ pub fn carry_out_all(
     let entries = entries::capture(&work, root)?;
     let mut journal = Journal::new(work.run.clone(), entries);
     journal.update_grub = runs(Program::UpdateGrub);
+    journal.mkconfig = runs(Program::Mkconfig);
     journal.daemon_reload = runs(Program::DaemonReload);
     journal.boot_once = runs(Program::BootOnce);
     journal.generated = rollback::generated(root);
@@ -110,7 +113,11 @@ pub fn carry_out_all(
     state.absorb(&journal, work.finished, &undone);
     state.run = Some(work.run.id.clone());
     state.applied = work.applied;
-    if did(&Step::Run { program: Program::UpdateGrub }) {
+    let generated = work.steps.iter().any(|step| match step {
+        Step::Run { program } => program.generates().is_some() && did(step),
+        step => step.path().is_some_and(|path| is_held(path, work.held)) && did(step),
+    });
+    if generated {
         state.kernel_arguments = Some(work.run.began.clone());
     }
     state.remember(Record { run: work.run, outcome: Ending::Done, steps: reports.len(), failed });
@@ -185,15 +192,22 @@ fn report(step: &Step, outcome: Outcome) -> Report {
     Report { step: describe(step), outcome }
 }
 
+/// Whether it is a file of somebody else's with arguments of ours.
+fn is_held(path: &HostPath, held: &[Held]) -> bool {
+    held.iter().any(|held| held.path == *path)
+}
+
 /// A drop-in that update-grub could not work with must not wait for the next kernel update to take effect.
 fn take_back(failed: &Step, previous: &Step, root: &Root, writer: &Writer, reports: &mut Vec<Report>) {
-    if !matches!(failed, Step::Run { program: Program::UpdateGrub }) {
+    let Step::Run { program } = failed else { return };
+    if program.generates().is_none() {
         return;
     }
     if let Step::File { path, before, after, mode, .. } = previous {
         let (before, after) = (after.clone(), before.clone());
         let back = Step::File { path: path.clone(), before, after, mode: *mode, metadata: None };
-        let step = format!("put {path} back, since update-grub failed");
+        let command = program.command().split(' ').next().unwrap_or_default();
+        let step = format!("put {path} back, since {command} failed");
         reports.push(Report { step, outcome: carry_out(&back, None, root, writer) });
     }
 }

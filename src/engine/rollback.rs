@@ -79,6 +79,7 @@ pub(super) fn after_failure(
     let programs = Programs {
         daemon_reload: ran(Program::DaemonReload),
         update_grub: ran(Program::UpdateGrub),
+        mkconfig: ran(Program::Mkconfig),
         forget_once: ran(Program::BootOnce),
         keep_generated: is_as_before(journal, root),
     };

@@ -86,11 +86,12 @@ fn run(program: &Program, writer: &Writer) -> Outcome {
     match writer.run(program) {
         None => Outcome::LeftToYou,
         Some(Err(error)) => Outcome::Failed(error.to_string()),
-        Some(Ok(())) if *program != Program::UpdateGrub => Outcome::Done,
         // A power cut must not find an empty grub.cfg: GRUB's tools do not wait for the disk.
-        Some(Ok(())) => match writer.sync(&HostPath::new(GRUB_CFG)) {
-            Ok(()) | Err(Errno::ENOENT) => Outcome::Done,
-            Err(errno) => Outcome::Failed(format!("{GRUB_CFG} cannot be written to disk: {}", errno.desc())),
+        Some(Ok(())) => match program.generates().map(|path| (path, writer.sync(&HostPath::new(path)))) {
+            None | Some((_, Ok(()) | Err(Errno::ENOENT))) => Outcome::Done,
+            Some((path, Err(errno))) => {
+                Outcome::Failed(format!("{path} cannot be written to disk: {}", errno.desc()))
+            }
         },
     }
 }

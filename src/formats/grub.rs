@@ -10,6 +10,9 @@ use std::cell::Cell;
 /// What update-grub generates, and GRUB reads.
 pub const GRUB_CFG: &str = "/boot/grub/grub.cfg";
 
+/// The same where GRUB's folder is grub2: on Red Hat and SUSE.
+pub const GRUB2_CFG: &str = "/boot/grub2/grub.cfg";
+
 /// One Linux kernel that the boot menu offers.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Entry {

@@ -41,6 +41,45 @@ impl Environment {
         Ok(Environment(variables))
     }
 
+    /// The block with another value of a variable that it has, everything else byte for byte as it is.
+    ///
+    /// # Errors
+    /// Why GRUB would not take the old block, or that the new value does not fit.
+    pub fn with(block: &[u8], name: &str, value: &str) -> Result<String, String> {
+        Environment::parse(block)?;
+        let text = std::str::from_utf8(block).map_err(|_| "it is not UTF-8".to_owned())?;
+        let mut start = SIGNATURE.len();
+        let mut chars = text[start..].char_indices();
+        let (head, prefix) = (start, format!("{name}="));
+        while let Some((at, c)) = chars.next() {
+            match c {
+                '\\' => _ = chars.next(),
+                '\n' => {
+                    let end = head + at;
+                    if text[start..end].starts_with(&prefix) {
+                        let escaped = |c: char| match c {
+                            '\\' | '\n' => format!("\\{c}"),
+                            c => c.to_string(),
+                        };
+                        let value: String = value.chars().map(escaped).collect();
+                        let (before, after) = (&text[..start], text[end..].trim_end_matches('#'));
+                        let written = format!("{before}{prefix}{value}{after}");
+                        return match SIZE.checked_sub(written.len()) {
+                            Some(_) => Ok(format!("{written:#<SIZE$}")),
+                            None => Err(format!(
+                                "it would have {} bytes with these arguments; GRUB takes {SIZE}: give it fewer",
+                                written.len()
+                            )),
+                        };
+                    }
+                    start = end + 1;
+                }
+                _ => {}
+            }
+        }
+        Err(format!("it has no {name}"))
+    }
+
     /// The value of a variable; `None` if it is not set or empty, which GRUB does not tell apart where it matters.
     pub fn get(&self, name: &str) -> Option<&str> {
         let found = self.0.iter().find(|(other, _)| other == name);
@@ -66,6 +105,21 @@ mod tests {
         assert_eq!(found.get("x"), Some("a\\b\nc"));
         assert_eq!(found.get("next_entry"), None);
         assert_eq!(Environment::parse(&block("")), Ok(Environment::default()));
+    }
+
+    #[test]
+    fn changes_one_variable() {
+        let with = |lines: &str, value: &str| Environment::with(&block(lines), "kernelopts", value);
+        let lines = |value: &str| format!("saved_entry=a\nkernelopts={value}\nboot_success=1\n");
+        assert_eq!(
+            with(&lines("root=x ro"), "root=x ro a=1").map(String::into_bytes),
+            Ok(block(&lines("root=x ro a=1")))
+        );
+        assert_eq!(with(&lines("x"), "a\\b").map(String::into_bytes), Ok(block(&lines("a\\\\b"))));
+        assert!(with("xkernelopts=1\n", "2").unwrap_err().contains("it has no kernelopts"));
+        assert!(with(&lines("x"), &"y".repeat(940)).is_ok());
+        let error = with(&lines("x"), &"y".repeat(1000)).unwrap_err();
+        assert!(error.contains("it would have 1066 bytes"), "{error}");
     }
 
     #[test]

@@ -82,6 +82,21 @@ impl fmt::Display for KernelArg {
     }
 }
 
+/// As written.
+impl serde::Serialize for KernelArg {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+/// From a file of ours that somebody may have edited: what [`KernelArg::parse`] would not take is an error.
+impl<'de> serde::Deserialize<'de> for KernelArg {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<KernelArg, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        KernelArg::parse(&text).map_err(serde::de::Error::custom)
+    }
+}
+
 /// The characters of a value beside ASCII letters and digits.
 const SAFE: &str = "_-.,:=/+@%~[]()";
 
@@ -210,14 +225,56 @@ impl KernelArgs {
         };
         // Nothing can follow an unclosed quote.
         let open = self.tokens.last().is_some_and(|token| token.text.matches('"').count() % 2 == 1);
-        let at = at.unwrap_or(self.tokens.len() - usize::from(open));
-        for (i, arg) in args.iter().enumerate() {
+        self.insert(
+            at.unwrap_or(self.tokens.len() - usize::from(open)),
+            args.iter().map(ToString::to_string),
+        );
+    }
+
+    /// Puts arguments as they are written at the end of the kernel arguments, and leaves all others as they are.
+    pub fn append<'t>(&mut self, tokens: impl IntoIterator<Item = &'t str>) {
+        let open = self.tokens.last().is_some_and(|token| token.text.matches('"').count() % 2 == 1);
+        let at = self.tokens.len() - usize::from(open);
+        self.insert(at, tokens.into_iter().map(str::to_owned));
+    }
+
+    fn insert(&mut self, at: usize, texts: impl Iterator<Item = String>) {
+        for (i, text) in texts.enumerate() {
             let mut lead = if self.tokens.is_empty() { String::new() } else { " ".into() };
             if let (0, Some(first)) = (at + i, self.tokens.first_mut()) {
                 std::mem::swap(&mut lead, &mut first.lead);
             }
-            self.tokens.insert(at + i, Token { lead, text: arg.to_string() });
+            self.tokens.insert(at + i, Token { lead, text });
         }
+    }
+
+    /// Takes out every occurrence of exactly these arguments, name and value; a huge page count only where it is of
+    /// the same page size. Other values of the same names stay.
+    pub fn take_out(&mut self, args: &[KernelArg]) {
+        let pairs = || args.iter().map(|arg| (arg.name(), arg.value()));
+        let ours: Vec<_> = pairs().zip(bounds(pairs(), self.default_size())).collect();
+        let is_ours = |name: &str, value: Option<&str>, bound: Bound| {
+            let mut same = ours.iter();
+            same.any(|((n, v), b)| same_name(n, name) && *v == value && *b == bound)
+        };
+        let first_lead = self.tokens.first().map(|token| token.lead.clone());
+        let bounds = bounds(self.pairs(), None);
+        let mut bounds = bounds.into_iter();
+        self.tokens.retain(|token| {
+            let (name, value) = split(&token.text);
+            !is_ours(name, value, bounds.next().unwrap_or(Bound::No))
+        });
+        if let Some((first, lead)) = self.tokens.first_mut().zip(first_lead) {
+            first.lead = lead;
+        }
+    }
+
+    /// The arguments as written that are of the same names: of huge pages all, whatever their size.
+    pub fn named_like<'s>(&'s self, args: &'s [KernelArg]) -> impl Iterator<Item = &'s str> {
+        let huge = args.iter().any(|arg| is_huge(arg.name()));
+        let like =
+            move |name: &str| huge && is_huge(name) || args.iter().any(|arg| same_name(arg.name(), name));
+        self.tokens().filter(move |token| like(split(token).0))
     }
 
     /// Removes what [`KernelArgs::set`] with the same arguments would replace: other values of the same names

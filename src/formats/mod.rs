@@ -1,5 +1,7 @@
 //! Layer 0: the text formats of the kernel, the boot loader and people. No I/O.
 
+pub mod boot_entry;
+pub mod boot_line;
 pub mod cpuset;
 pub mod domain_xml;
 pub mod grub;

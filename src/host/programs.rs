@@ -1,6 +1,7 @@
 //! Every external program there is, with its arguments. None goes through a shell. A guest's XML goes to `virsh`
 //! on standard input; its name, where it is undefined, is one checked argument.
 
+use crate::formats::grub::{GRUB_CFG, GRUB2_CFG};
 use crate::formats::{HostPath, Policy};
 use std::fmt;
 use std::io::Write;
@@ -13,6 +14,8 @@ pub enum Program {
     /// `update-grub` (Debian, Ubuntu): makes /boot/grub/grub.cfg anew from /etc/default/grub and grub.d. It would write
     /// over the one in use, which a power cut then leaves cut off: it writes to a file beside it that takes its name.
     UpdateGrub,
+    /// `grub2-mkconfig` (SUSE): makes /boot/grub2/grub.cfg anew from /etc/default/grub, beside the one in use, too.
+    Mkconfig,
     /// `grub-reboot`: GRUB boots the entry of a trial once, by `next_entry` of its environment block.
     BootOnce,
     /// `grub-editenv unset`: the next boot is an ordinary one.
@@ -89,6 +92,7 @@ impl Program {
     pub fn command(&self) -> &'static str {
         match self {
             Program::UpdateGrub => "update-grub",
+            Program::Mkconfig => "grub2-mkconfig -o /boot/grub2/grub.cfg",
             Program::BootOnce => "grub-reboot rtkvm-tune-trial",
             Program::ForgetOnce => "grub-editenv /boot/grub/grubenv unset next_entry",
             Program::AskLibvirt => "timeout 30 virsh --connect qemu:///system version",
@@ -102,11 +106,21 @@ impl Program {
         }
     }
 
-    /// The Debian package that has it.
+    /// What it makes anew as a whole.
+    pub fn generates(&self) -> Option<&'static str> {
+        match self {
+            Program::UpdateGrub => Some(GRUB_CFG),
+            Program::Mkconfig => Some(GRUB2_CFG),
+            _ => None,
+        }
+    }
+
+    /// The package that has it, of Debian or of the system that has it alone.
     pub fn package(&self) -> &'static str {
         match self {
             Program::UpdateGrub | Program::BootOnce => "grub2-common",
             Program::ForgetOnce => "grub-common",
+            Program::Mkconfig => "grub2",
             Program::DaemonReload
             | Program::StopTuned
             | Program::RestartIrqbalance

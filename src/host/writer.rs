@@ -3,7 +3,6 @@
 use super::root::{LABEL, metadata};
 use super::{Metadata, Program, ProgramError, Read, Root, STATE_DIR};
 use crate::formats::HostPath;
-use crate::formats::grub::GRUB_CFG;
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, FdFlag, Flock, FlockArg, OFlag, fcntl, openat, renameat};
 use nix::sys::stat::{Mode, SFlag, fchmod, fstat, mkdirat};
@@ -180,14 +179,14 @@ impl<'r> Writer<'r> {
     /// Runs a program on the live machine; `None` in a tree, where no program is ever run.
     pub fn run(&self, program: &Program) -> Option<Result<(), ProgramError>> {
         // GRUB reads what a link points to, which may be on another file system: there it is written over.
-        let in_use = HostPath::new(GRUB_CFG);
-        let beside = *program == Program::UpdateGrub && Read::link(self.root, &in_use).is_err();
+        let in_use = program.generates().map(HostPath::new);
+        let beside = in_use.filter(|in_use| Read::link(self.root, in_use).is_err());
         self.root.is_live().then(|| match beside {
-            false => program.run(&[]),
-            true => {
-                program.run(&["--output", &format!("{GRUB_CFG}{GENERATED}")])?;
+            None => program.run(&[]),
+            Some(in_use) => {
+                program.run(&["--output", &format!("{in_use}{GENERATED}")])?;
                 self.take_generated(&in_use).map_err(|errno| {
-                    ProgramError::new(format!("{GRUB_CFG} cannot be replaced: {}", errno.desc()))
+                    ProgramError::new(format!("{in_use} cannot be replaced: {}", errno.desc()))
                 })
             }
         })
@@ -226,8 +225,11 @@ fn dress(fd: &OwnedFd, metadata: &Metadata) -> Result<(), Errno> {
     fchown(fd, Some(metadata.uid.into()), Some(metadata.gid.into()))?;
     if let Some(label) = &metadata.label {
         let flags = rustix::fs::XattrFlags::empty();
-        rustix::fs::fsetxattr(fd, LABEL, label.as_bytes(), flags)
-            .map_err(|errno| Errno::from_raw(errno.raw_os_error()))?;
+        match rustix::fs::fsetxattr(fd, LABEL, label.as_bytes(), flags) {
+            // An EFI system partition: all of it has the label of its mount.
+            Ok(()) | Err(rustix::io::Errno::OPNOTSUPP) => {}
+            Err(errno) => return Err(Errno::from_raw(errno.raw_os_error())),
+        }
     }
     fchmod(fd, Mode::from_bits_truncate(metadata.mode))
 }
@@ -348,6 +350,7 @@ fn make_directory(root: &Root, dir: &HostPath, mode: u32) -> Result<(), Errno> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::formats::grub::GRUB_CFG;
 
     /// As where /proc is mounted in the tree: here it is the tree.
     #[test]

@@ -1,6 +1,8 @@
 //! One thing that we change or changed: what was there before, and what we set.
 
 use crate::formats::HostPath;
+use crate::formats::boot_line::Form;
+use crate::formats::kernel_args::KernelArg;
 use crate::guest;
 use crate::host::{Node, Read, ReadError};
 use crate::resources::Value;
@@ -18,6 +20,9 @@ pub struct Entry {
     /// Before and after.
     #[serde(flatten)]
     pub change: Change,
+    /// The kernel arguments that are ours on the line of somebody else's file; none where the whole file is ours.
+    #[serde(skip_serializing_if = "Vec::is_empty", default)]
+    pub arguments: Vec<KernelArg>,
     /// The boot in which `before` was seen, for values of the running kernel.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub boot_id: Option<String>,
@@ -101,13 +106,35 @@ impl Entry {
             },
             Change::File { before, ours } => match there(host, &self.path) {
                 Err(ReadError::Unsuitable) => Ok(Standing::Foreign("neither a text file nor a link".into())),
-                now => Ok(file(before.as_ref(), ours.as_ref(), now?.as_ref())),
+                now => {
+                    let now = now?;
+                    let whole = file(before.as_ref(), ours.as_ref(), now.as_ref());
+                    Ok(match whole {
+                        Standing::Foreign(_) if !self.arguments.is_empty() => {
+                            self.on_its_line(now.as_ref(), whole)
+                        }
+                        whole => whole,
+                    })
+                }
             },
             Change::Domain { before, ours, .. } => match there(host, &self.path) {
                 Err(ReadError::Unsuitable) => Ok(Standing::Foreign("no definition".into())),
                 now => Ok(domain(before.as_ref(), ours.as_deref(), now?.as_ref())),
             },
         }
+    }
+
+    /// As above for a line of which only some words are ours, where the file is neither as before nor as we wrote it.
+    fn on_its_line(&self, now: Option<&Node>, otherwise: Standing) -> Standing {
+        let text = match now {
+            None => return Standing::Gone,
+            Some(Node::File { text, .. }) => text,
+            Some(Node::Link { .. }) => return otherwise,
+        };
+        let Ok(line) = Form::of(&self.path).line(text) else { return otherwise };
+        let mut without = line.clone();
+        without.take_out(&self.arguments);
+        if without == line { Standing::Gone } else { Standing::Ours }
     }
 
     /// Whether there was nothing and there is nothing: what we put there we have taken away.
@@ -123,6 +150,7 @@ impl Entry {
     /// Takes over what a later run set; `before` stays.
     pub(super) fn take_ours(&mut self, later: &Entry) {
         (self.knob, self.label) = (later.knob.clone(), later.label.clone());
+        self.arguments = later.arguments.clone();
         match (&mut self.change, &later.change) {
             (Change::Attribute { ours, .. }, Change::Attribute { ours: new, .. }) => *ours = new.clone(),
             (Change::File { ours, .. }, Change::File { ours: new, .. }) => *ours = new.clone(),

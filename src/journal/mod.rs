@@ -6,6 +6,7 @@ mod entry;
 pub use entry::{Change, Entry, Standing};
 
 use crate::formats::HostPath;
+use crate::formats::kernel_args::KernelArg;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
@@ -115,6 +116,9 @@ pub struct Journal {
     pub entries: Vec<Entry>,
     /// Whether it runs `update-grub`.
     pub update_grub: bool,
+    /// Whether it runs `grub2-mkconfig`.
+    #[serde(default)]
+    pub mkconfig: bool,
     /// Whether it runs `systemctl daemon-reload`.
     pub daemon_reload: bool,
     /// Whether it runs `grub-reboot`.
@@ -128,8 +132,9 @@ pub struct Journal {
 impl Journal {
     /// The journal of a run that runs no program.
     pub fn new(run: Run, entries: Vec<Entry>) -> Journal {
-        let (update_grub, daemon_reload, boot_once) = (false, false, false);
-        Journal { version: VERSION, run, entries, update_grub, daemon_reload, boot_once, generated: None }
+        let (update_grub, mkconfig, daemon_reload, boot_once) = (false, false, false, false);
+        let generated = None;
+        Journal { version: VERSION, run, entries, update_grub, mkconfig, daemon_reload, boot_once, generated }
     }
 
     /// Reads the file's text.
@@ -167,6 +172,17 @@ impl State {
     /// The entry of a path.
     pub fn entry(&self, path: &HostPath) -> Option<&Entry> {
         self.baseline.iter().find(|entry| entry.path == *path)
+    }
+
+    /// The kernel arguments that we put on lines of others, each once.
+    pub fn arguments(&self) -> Vec<KernelArg> {
+        let mut all: Vec<KernelArg> = Vec::new();
+        for argument in self.baseline.iter().flat_map(|entry| &entry.arguments) {
+            if !all.contains(argument) {
+                all.push(argument.clone());
+            }
+        }
+        all
     }
 
     /// Takes in what a run changed: the first `before` of each path stays, and `finished` paths are no longer ours.

@@ -1,7 +1,7 @@
 //! Kernel arguments in general, and those that the operator adds.
 
 use super::{Context, Disruption, Knob, Reach, Setting, refused};
-use crate::formats::kernel_args::KernelArg;
+use crate::formats::kernel_args::{KernelArg, KernelArgs};
 use crate::profile::{BootLoader, Diagnostic};
 use crate::resources::{Arguments, Conflict, Ignored, Resource};
 
@@ -42,11 +42,9 @@ pub(super) fn argument(
 ) -> Result<Vec<Setting>, Vec<Diagnostic>> {
     let ignored = ignored.or_else(|| refused(ctx, &[name]));
     let argument = KernelArg::new(name, Some(value)).map_err(|error| vec![Diagnostic::whole(error)])?;
-    let foreign = ctx.facts.boot.predicted(None).unwrap_or_default();
-    let other = foreign.values(name).into_iter().find(|other| *other != Some(value));
-    let conflict = other.map(|other| Conflict {
-        argument: other.map_or(name.to_owned(), |other| format!("{name}={other}")),
-        file: setter(ctx, name, other),
+    let conflict = conflict(ctx, |line| {
+        let other = line.values(name).into_iter().find(|other| *other != Some(value))?;
+        Some(other.map_or(name.to_owned(), |other| format!("{name}={other}")))
     });
     Ok(vec![arguments(ctx, vec![argument], ignored, conflict)])
 }
@@ -58,9 +56,19 @@ fn repeatable(mut setting: Setting) -> Setting {
     setting
 }
 
-/// The file that gives a parameter this value.
-pub(super) fn setter(ctx: &Context, name: &str, value: Option<&str>) -> String {
-    ctx.facts.boot.setter(name, value).unwrap_or_else(|| "/etc/default/grub or grub.d".into())
+/// The first argument of somebody else's that `against` finds on a line of the next boot.
+pub(super) fn conflict(ctx: &Context, against: impl Fn(&KernelArgs) -> Option<String>) -> Option<Conflict> {
+    let boot = &ctx.facts.boot;
+    let found = boot.foreign().into_iter().find_map(|(line, path)| Some((against(&line)?, path)));
+    found.map(|(argument, path)| {
+        let (name, value) = match argument.split_once('=') {
+            Some((name, value)) => (name, Some(value)),
+            None => (&*argument, None),
+        };
+        let file = boot.setter(name, value, path);
+        let replaced = path.is_some_and(|path| path.as_str() == file);
+        Conflict { argument, file, replaced }
+    })
 }
 
 /// The setting of arguments that stay together.

@@ -4,7 +4,7 @@ use super::{Context, Disruption, Knob, Reach, Setting, attribute, boot, refused,
 use crate::formats::kernel_args::KernelArg;
 use crate::formats::{HostPath, Size};
 use crate::profile::Diagnostic;
-use crate::resources::{Attribute, Conflict, MOUNT_UNIT, OwnedFile, Resource, Value};
+use crate::resources::{Attribute, MOUNT_UNIT, OwnedFile, Resource, Value};
 
 pub(super) const KNOBS: &[Knob] = &[BOOT_PAGES, PAGES, THP, KSM, STAT_INTERVAL, MOUNT];
 
@@ -40,11 +40,7 @@ const BOOT_PAGES: Knob = Knob {
         let arguments = arguments.iter().map(|(name, value)| KernelArg::new(name, Some(value)));
         let arguments: Result<Vec<_>, _> = arguments.collect();
         let arguments = arguments.map_err(|error| vec![Diagnostic::whole(error)])?;
-        let foreign = ctx.facts.boot.predicted(None).unwrap_or_default();
-        let conflict = foreign.pages_in_the_way(&size).map(|argument| {
-            let (name, value) = argument.split_once('=').unwrap_or((&argument, ""));
-            Conflict { file: boot::setter(ctx, name, Some(value)), argument }
-        });
+        let conflict = boot::conflict(ctx, |line| line.pages_in_the_way(&size));
         let refused = refused(ctx, &["hugepages", "hugepagesz", "default_hugepagesz"]);
         Ok(vec![boot::arguments(ctx, arguments, refused, conflict)])
     },

@@ -24,8 +24,9 @@ use crate::placement::{self, Placement};
 use crate::profile::{BootLoader, Diagnostic, Parsed};
 use crate::resources::{Observed, Resource, State, Value, definition, follow_ups};
 use boot::Boot;
+pub use boot::Held;
 pub use in_use::Running;
-pub use notes::unknown_loader;
+pub use notes::unwritten_loader;
 use restore::{How, Past, Restored};
 use serde::Serialize;
 use trial::Course;
@@ -60,6 +61,9 @@ pub struct Plan {
     /// What is no longer ours after the steps: as it was before our first touch.
     #[serde(skip)]
     pub finished: Vec<HostPath>,
+    /// What is ours after the steps in files of others.
+    #[serde(skip)]
+    pub held: Vec<Held>,
 }
 
 /// A guest's name and domain XML.
@@ -247,6 +251,8 @@ pub fn make(
 ) -> Result<(Plan, Vec<Diagnostic>), Vec<Diagnostic>> {
     let Options { scope, live, take_over } = options.into();
     let profile = &parsed.profile;
+    let mut facts = facts;
+    facts.boot.ours = past.state.arguments();
     let (facts, taken) = match take_over && profile.host.boot_loader.value == BootLoader::Auto {
         true => owners::without_rt_conf(host, facts),
         false => (facts, Vec::new()),
@@ -317,7 +323,8 @@ pub fn make(
     let mut notes = notes::of_the_machine(&facts, profile);
     notes.extend(notes::other_guests(&placement, &facts));
     notes.extend(past.notes.iter().chain(&restored.notes).cloned());
-    let finished = restored.finished.into_iter().chain(boot.as_ref().and_then(Boot::finished)).collect();
+    let held = boot.as_ref().map(Boot::held).unwrap_or_default();
+    let finished = restored.finished.into_iter().chain(boot.iter().flat_map(Boot::finished)).collect();
     let open = |item: &Item| matches!(item.observed.state, State::Missing | State::Differs(_));
     let changing = asked.iter().zip(&items).filter(|(_, item)| open(item));
     notes.extend(changing.filter_map(|(asked, _)| asked.setting.note.map(str::to_owned)));
@@ -328,7 +335,7 @@ pub fn make(
     notes.extend(course.notes);
     let obstacles = boot
         .iter()
-        .filter_map(|boot| boot.obstacle(&facts))
+        .flat_map(|boot| boot.obstacles(&facts))
         .chain(owners::conflicts(&facts, &asked, &items, take_over));
     let obstacles = obstacles.chain(course.obstacles).collect();
     let warnings = [parsed.warnings.clone(), warnings].concat();
@@ -345,12 +352,13 @@ pub fn make(
         notes,
         obstacles,
         finished,
+        held,
     };
     Ok((plan, warnings))
 }
 
-/// What we set once and no setting asks for: it goes back to how it was. The drop-in and the files of a trial are
-/// planned as a whole.
+/// What we set once and no setting asks for: it goes back to how it was. The drop-in, the lines of others and the
+/// files of a trial are planned as a whole.
 fn no_longer_asked(
     host: &dyn Read,
     facts: &Facts,
@@ -361,7 +369,8 @@ fn no_longer_asked(
     let wanted: Vec<HostPath> = asked.iter().filter_map(|asked| asked.setting.resource.path()).collect();
     // What was taken over from rt-conf comes back by a revert alone.
     let apart = [DROP_IN, SCRIPT, RECORD, TRIAL_UNIT, RT_CONF];
-    let ours = |entry: &&Entry| !apart.contains(&entry.path.as_str()) && !wanted.contains(&entry.path);
+    let of_boot = |entry: &Entry| apart.contains(&entry.path.as_str()) || !entry.arguments.is_empty();
+    let ours = |entry: &&Entry| !of_boot(entry) && !wanted.contains(&entry.path);
     let boot_id = facts.kernel.boot_id.as_deref();
     let how = How {
         force: false,

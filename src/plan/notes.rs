@@ -65,9 +65,8 @@ pub(super) fn of_the_machine(facts: &Facts, profile: &Profile) -> Vec<String> {
                 .map(|line| format!("the kernel did not take {}: `{line}`", text.value)),
         );
     }
-    if facts.boot.loader == Loader::Unknown && profile.host.boot_loader.value == BootLoader::Auto {
-        notes.push(format!("the boot loader is not known here: {}", unknown_loader()));
-    }
+    let auto = profile.host.boot_loader.value == BootLoader::Auto;
+    notes.extend(unwritten_loader(facts.boot.loader).filter(|_| auto));
     if !facts.installed {
         notes.push(format!(
             "{} is not there, which the boot unit starts: install the package",
@@ -77,9 +76,15 @@ pub(super) fn of_the_machine(facts: &Facts, profile: &Profile) -> Vec<String> {
     notes
 }
 
-/// What was looked for, and what to do.
-pub fn unknown_loader() -> String {
-    "only GRUB as Debian and Ubuntu set it up is (/etc/debian_version and /etc/default/grub). Put \
-     `boot-loader = \"manual\"` under [host] to apply everything else, and add the kernel arguments by hand"
-        .into()
+/// Why this program does not write the kernel arguments, and what to do; `None` if it does.
+pub fn unwritten_loader(loader: Loader) -> Option<String> {
+    let remedy = loader.by_hand()?;
+    let what = match loader {
+        Loader::Unknown => "the boot loader is not known here".to_owned(),
+        loader => format!("the kernel arguments of {} are not written by this program", loader.name()),
+    };
+    Some(format!(
+        "{what}: {remedy}. Put `boot-loader = \"manual\"` under [host] to apply everything else, and add the kernel \
+         arguments by hand"
+    ))
 }

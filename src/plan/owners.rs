@@ -33,11 +33,12 @@ fn argument(asked: &Asked, item: &Item, take_over: bool) -> Option<String> {
     let conflict = arguments.conflict.as_ref()?;
     // Ours comes last: once it is there nothing is in its way.
     let settled = matches!(item.observed.state, State::InLine | State::RebootPending);
-    if arguments.wins() && (take_over || settled) {
+    if take_over && conflict.replaced || arguments.wins() && (take_over || settled) {
         return None;
     }
     let take_over = match (conflict.file == RT_CONF, arguments.wins()) {
         (true, _) => " let `apply --take-over` remove that file,",
+        _ if conflict.replaced => " let `apply --take-over` put ours in its place until a revert,",
         (_, true) => {
             " let ours, which comes later and so is in force, stand beside it by `apply --take-over`,"
         }

@@ -1,9 +1,11 @@
 //! What goes back to how it was before our first touch: a baseline's entries as items and steps.
 
-use super::{Item, Running, Step};
-use crate::facts::boot::{DEFAULT_GRUB, DROP_IN, GRUB_D};
+use super::{Item, Running, Step, boot};
+use crate::facts::Boot;
+use crate::facts::boot::{DEFAULT_GRUB, DROP_IN, GRUB_D, Line};
 use crate::facts::trial::{RECORD, SCRIPT};
 use crate::formats::HostPath;
+use crate::formats::boot_line::{Known, rewrite};
 use crate::host::{GuestName, Metadata, Node, Program, Read};
 use crate::journal::{Change, Entry, Journal, Standing, State};
 use crate::knobs::{self, Disruption, Reach};
@@ -69,7 +71,10 @@ impl Restored {
         let run = |program, wanted: bool| wanted.then_some(Step::Run { program });
         let follow_ups = super::after_change(&self.files);
         let reload = programs.daemon_reload && !follow_ups.contains(&Program::DaemonReload);
-        let generate = !programs.keep_generated && (programs.update_grub || !self.boot.is_empty());
+        let mut paths = self.boot.iter().filter_map(Step::path);
+        let generate = |asked: bool| !programs.keep_generated && asked;
+        let update_grub = generate(programs.update_grub || paths.clone().any(is_of_debian));
+        let mkconfig = generate(programs.mkconfig || paths.any(|path| path.as_str() == DEFAULT_GRUB));
         let mut steps = [self.attributes.clone(), self.files.clone()].concat();
         steps.extend(run(Program::DaemonReload, reload));
         steps.extend(follow_ups.into_iter().map(|program| Step::Run { program }));
@@ -77,7 +82,8 @@ impl Restored {
         let of_trial = |step: &Step| step.path().is_some_and(|path| path.as_str() == SCRIPT);
         steps.extend(run(Program::ForgetOnce, programs.forget_once || self.boot.iter().any(of_trial)));
         steps.extend_from_slice(&self.boot);
-        steps.extend(run(Program::UpdateGrub, generate));
+        steps.extend(run(Program::UpdateGrub, update_grub));
+        steps.extend(run(Program::Mkconfig, mkconfig));
         steps.extend(self.directories());
         steps
     }
@@ -147,15 +153,19 @@ impl Restored {
                 shown
             }
             Change::File { before, .. } => {
-                self.finish(entry);
                 let now = host.node(&path).ok();
-                let step = file_step(path, now.as_ref(), before.as_ref());
                 let running = now.as_ref().map(shown);
-                match is_of_grub(&entry.path) {
-                    true => self.boot.push(step),
-                    false => self.files.push(step),
+                let after = match self.after(entry, now.as_ref(), before.as_ref()) {
+                    Ok(after) => after,
+                    Err(why) => return self.notes.push(format!("{path} keeps what is ours on it: {why}")),
+                };
+                self.finish(entry);
+                let step = file_step(path, now.as_ref(), after.as_ref());
+                match (is_of_debian(&entry.path), entry.arguments.is_empty()) {
+                    (true, _) | (_, false) => self.boot.push(step),
+                    (false, true) => self.files.push(step),
                 }
-                (running, before.as_ref().map(shown).unwrap_or_default())
+                (running, after.as_ref().map(shown).unwrap_or_default())
             }
             Change::Domain { name, before, .. } => {
                 self.finish(entry);
@@ -173,6 +183,45 @@ impl Restored {
         self.items.push(item(entry, running, wanted));
     }
 
+    /// What a file becomes: as it was, or, where only words on its line are ours and others changed it since, as it is
+    /// without them.
+    fn after(
+        &self,
+        entry: &Entry,
+        now: Option<&Node>,
+        before: Option<&Node>,
+    ) -> Result<Option<Node>, String> {
+        match now {
+            Some(Node::File { text, metadata }) if !entry.arguments.is_empty() => {
+                let was = match before {
+                    Some(Node::File { metadata, .. }) => metadata,
+                    _ => metadata,
+                };
+                let after = boot::without(entry, text)?;
+                Ok(after.map(|text| Node::File { text, metadata: was.clone() }))
+            }
+            _ => Ok(before.cloned()),
+        }
+    }
+
+    /// Takes ours out of the lines that others made of lines with ours: the entries of new kernels.
+    pub fn take_out_elsewhere(&mut self, boot: &Boot, state: &State) {
+        let ours = state.arguments();
+        let unknown = |line: &&Line| state.entry(&line.path).is_none_or(|entry| entry.arguments.is_empty());
+        for line in boot.lines.iter().filter(unknown) {
+            let Some(before) = &line.text else { continue };
+            match rewrite(line.form, before, Known { ours: &ours, first: None }, &[]) {
+                Ok(made) if made.text == *before => {}
+                Ok(made) => {
+                    let (path, before, mode) = (line.path.clone(), Some(before.clone()), line.mode);
+                    self.finished.push(path.clone());
+                    self.boot.push(Step::File { path, before, after: Some(made.text), mode, metadata: None });
+                }
+                Err(why) => self.notes.push(format!("{} may have arguments of ours: {why}", line.path)),
+            }
+        }
+    }
+
     /// Nothing is left to do for it but the directories that were made for it.
     fn finish(&mut self, entry: &Entry) {
         self.finished.push(entry.path.clone());
@@ -187,6 +236,8 @@ pub struct Programs {
     pub daemon_reload: bool,
     /// `update-grub`.
     pub update_grub: bool,
+    /// `grub2-mkconfig`.
+    pub mkconfig: bool,
     /// The end of what `grub-reboot` asked for.
     pub forget_once: bool,
     /// No `update-grub`: what it generates is as it was before what is taken back.
@@ -199,6 +250,7 @@ impl Programs {
         Programs {
             daemon_reload: journal.daemon_reload,
             update_grub: journal.update_grub,
+            mkconfig: journal.mkconfig,
             forget_once: journal.boot_once,
             keep_generated: false,
         }
@@ -251,10 +303,10 @@ fn shown(node: &Node) -> String {
     }
 }
 
-/// Whether update-grub reads it.
-fn is_of_grub(path: &HostPath) -> bool {
+/// Whether update-grub of Debian reads it. Its /etc/default/grub is never touched.
+fn is_of_debian(path: &HostPath) -> bool {
     let in_dir = |dir: &str| path.is_below(&HostPath::new(dir));
-    path.as_str() == DEFAULT_GRUB || in_dir(GRUB_D) || in_dir("/etc/grub.d")
+    in_dir(GRUB_D) || in_dir("/etc/grub.d")
 }
 
 /// Why an entry is not put back while guests run.
@@ -267,7 +319,7 @@ fn spared(entry: &Entry, how: How) -> Option<String> {
 fn item(entry: &Entry, running: Option<String>, wanted: String) -> Item {
     let reach = match &entry.change {
         Change::Domain { .. } => Reach::GuestRestart,
-        Change::File { .. } if entry.path.as_str() == DROP_IN => Reach::Reboot,
+        Change::File { .. } if entry.path.as_str() == DROP_IN || !entry.arguments.is_empty() => Reach::Reboot,
         Change::Attribute { .. } | Change::File { .. } => Reach::Live,
     };
     let knob = knobs::all().find(|knob| knob.id == entry.knob);

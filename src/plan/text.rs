@@ -2,7 +2,6 @@
 
 use super::table::{Row, legend, rows};
 use super::{Item, Plan};
-use crate::facts::Loader;
 use crate::formats::{CpuSet, Size};
 use crate::knobs::Disruption;
 use crate::placement::{GuestPlace, NodePlace};
@@ -68,10 +67,7 @@ impl Plan {
             Some(false) => "not PREEMPT_RT",
             None => "PREEMPT_RT unknown",
         };
-        let loader = match self.facts.boot.loader {
-            Loader::GrubDebian => "GRUB (Debian)",
-            Loader::Unknown => "boot loader unknown",
-        };
+        let loader = self.facts.boot.loader.name();
         format!(
             "{}, {}; Linux {}, {realtime}; {}; {loader}",
             counted(self.facts.cpus.online.len(), "CPU"),

@@ -6,7 +6,7 @@ use super::{Item, Plan, Step};
 use crate::facts::boot::{DROP_IN, GRUB_CFG};
 use crate::facts::grubenv::{self, GRUBENV};
 use crate::facts::trial::{ENTRY, RECORD, SCRIPT, Standing, TRIAL_UNIT};
-use crate::facts::{Facts, Loader, PROGRAM};
+use crate::facts::{Facts, PROGRAM};
 use crate::formats::grub_menu::{self, Node};
 use crate::formats::trial::{self, MARKER, PANIC, Trial};
 use crate::formats::{HostPath, time};
@@ -42,9 +42,9 @@ pub(super) fn begin(
 ) -> Course {
     let mut course = Course::default();
     let mut refuse = |why: String| course.obstacles.push(format!("no trial is possible: {why}"));
-    let Some(boot) = boot.filter(|_| facts.boot.loader == Loader::GrubDebian) else {
-        refuse("this program does not write the boot configuration here; it tries arguments with GRUB as Debian and \
-                Ubuntu set it up".into());
+    let Some((boot, drop_in)) = boot.and_then(|boot| Some((boot, boot.drop_in()?))) else {
+        let loader = facts.boot.loader.name();
+        refuse(format!("arguments are tried with GRUB as Debian and Ubuntu set it up, and this is {loader}"));
         return course;
     };
     let waits = |item: &&Item| item.reach == Reach::Reboot && item.observed.state == State::RebootPending;
@@ -63,7 +63,7 @@ pub(super) fn begin(
     if !items.iter().any(open) {
         return course;
     }
-    if boot.is_foreign() {
+    if drop_in.is_foreign() {
         refuse(format!("{DROP_IN} is not as this program writes it: remove it and run `update-grub`"));
     }
     if !items.iter().any(|item| item.knob == knobs::BOOT_UNIT_KNOB) {
@@ -93,8 +93,9 @@ pub(super) fn begin(
     }
     let menu = grub_menu::menu(&text);
     let entry = default_entry(host, &text, &menu).and_then(|node| {
-        let trial = begun(facts, boot, node, asked)?;
-        Ok((entry(boot, node, &trial)?, node.files()?, trial))
+        let replaced = drop_in.replaced();
+        let trial = begun(facts, boot, &replaced, node, asked)?;
+        Ok((entry(&replaced, node, &trial)?, node.files()?, trial))
     });
     match entry {
         Err(why) => {
@@ -128,17 +129,17 @@ impl Course {
 }
 
 /// The record of a trial of this entry.
-fn begun(facts: &Facts, boot: &Boot, node: &Node, asked: u64) -> Result<Trial, String> {
+fn begun(facts: &Facts, boot: &Boot, replaced: &str, node: &Node, asked: u64) -> Result<Trial, String> {
     let (kernel, _) = node.linux().ok_or("it does not boot Linux")?;
-    let entry = node.again(TITLE, ENTRY, &boot.replaced(), "x")?;
+    let entry = node.again(TITLE, ENTRY, replaced, "x")?;
     let this_boot = facts.kernel.boot_id.as_deref().unwrap_or_default();
     Ok(Trial::new(asked, this_boot, &kernel, boot.arguments(), &entry))
 }
 
 /// The text of the entry in grub.cfg.
-fn entry(boot: &Boot, node: &Node, trial: &Trial) -> Result<String, String> {
+fn entry(replaced: &str, node: &Node, trial: &Trial) -> Result<String, String> {
     let line: Vec<_> = trial::line(trial).iter().map(ToString::to_string).collect();
-    let text = node.again(TITLE, ENTRY, &boot.replaced(), &line.join(" "))?;
+    let text = node.again(TITLE, ENTRY, replaced, &line.join(" "))?;
     match grub_menu::menu(&text).first().and_then(Node::linux) {
         Some((_, args)) if args.contains_run(&trial::line(trial)) => Ok(text),
         _ => Err("it has `--` in its arguments, so that the new ones would go to init".into()),

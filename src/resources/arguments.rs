@@ -1,8 +1,8 @@
 //! Kernel arguments: what runs, what the next boot will have, and the drop-in that makes it so.
 
 use super::{Observed, OwnedFile, State};
+use crate::facts::Facts;
 use crate::facts::boot::{DROP_IN, RT_CONF};
-use crate::facts::{Facts, Loader};
 use crate::formats::kernel_args::{KernelArg, KernelArgs, last_wins};
 use crate::formats::{HostPath, grub};
 use std::fmt;
@@ -29,6 +29,8 @@ pub struct Conflict {
     pub argument: String,
     /// The file that sets it.
     pub file: String,
+    /// Whether ours would take its place there, where that is asked for.
+    pub replaced: bool,
 }
 
 impl fmt::Display for Conflict {
@@ -58,7 +60,7 @@ impl Arguments {
     pub(super) fn observe(&self, facts: &Facts) -> Observed {
         let running = facts.kernel.command_line.as_ref();
         let next = &facts.boot.next;
-        let written = self.written && facts.boot.loader != Loader::Unknown;
+        let written = self.written && facts.boot.loader.by_hand().is_none();
         let runs = running.is_some_and(|line| self.holds(line));
         // Where the next boot is not known only what runs can tell.
         let stays = if next.is_empty() { runs && !written } else { next.iter().all(|line| self.holds(line)) };

@@ -375,7 +375,7 @@ fn what_could_not_fall_back_is_refused() {
         ("99-rtkvm-tune.cfg is not as this program writes it", |tree| {
             tree.write(DROP_IN, "GRUB_TIMEOUT=1\n")
         }),
-        ("tries arguments with GRUB as Debian and Ubuntu", |tree| remove(tree, "etc/debian_version")),
+        ("tried with GRUB as Debian and Ubuntu set it up", |tree| remove(tree, "etc/debian_version")),
     ];
     for (why, change) in cases {
         let tree = machine();

@@ -33,9 +33,12 @@ fn yes_no(value: Option<bool>) -> &'static str {
 }
 
 fn boot_loader(facts: &Facts) -> String {
-    match facts.boot.loader {
-        Loader::GrubDebian => format!("GRUB as on Debian; next boot as in {}", facts.boot.next_from),
+    let boot = &facts.boot;
+    match boot.loader {
+        Loader::GrubDebian => format!("GRUB as on Debian; next boot as in {}", boot.next_from),
         Loader::Unknown => "unknown".into(),
+        loader if boot.next.is_empty() => loader.name().into(),
+        loader => format!("{}; next boot as in {}", loader.name(), boot.next_from),
     }
 }
 
