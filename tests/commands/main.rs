@@ -15,6 +15,7 @@ mod in_use;
 mod kernel_log;
 mod knobs;
 mod live;
+mod loaders;
 mod output;
 mod owners;
 mod patch;

@@ -7,7 +7,7 @@ use nix::unistd::geteuid;
 
 use crate::shell::{need, run};
 
-const PACKAGES: [&str; 15] = [
+const PACKAGES: [&str; 17] = [
     "busybox-static",
     "cpio",
     "e2fsprogs",
@@ -19,10 +19,12 @@ const PACKAGES: [&str; 15] = [
     "libxml2-utils",
     "mmdebstrap",
     "openssh-client",
+    "ostree",
     "patch",
     "qemu-system-x86",
     "qemu-utils",
     "strace",
+    "systemd-boot",
 ];
 
 /// Installs what is missing. Without root it says what to install instead.
