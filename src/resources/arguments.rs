@@ -63,7 +63,8 @@ impl Arguments {
         let written = self.written && facts.boot.loader.by_hand().is_none();
         let runs = running.is_some_and(|line| self.holds(line));
         // Where the next boot is not known only what runs can tell.
-        let stays = if next.is_empty() { runs && !written } else { next.iter().all(|line| self.holds(line)) };
+        let unknown = !written || !facts.boot.wrong.is_empty();
+        let stays = if next.is_empty() { runs && unknown } else { next.iter().all(|line| self.holds(line)) };
         let state = match (runs, stays, &self.ignored) {
             _ if self.conflict.is_some() && !self.wins() => {
                 State::Differs(self.conflict.as_ref().map(Conflict::to_string))

@@ -116,6 +116,26 @@ fn entries_get_what_is_asked_and_rescue_entries_nothing() {
     assert_eq!(left, [""; 0]);
 }
 
+/// Others than root see neither /boot/grub2 nor the entries: what runs is judged by itself.
+#[test]
+fn an_ordinary_user_is_told_what_cannot_be_seen() {
+    let tree = fedora();
+    tree.tune(&["apply", REFERENCE]).expect(0);
+    boot(&tree, &options(&tree, &entry(NEW)));
+    for dir in ["boot/grub2", "boot/loader/entries"] {
+        tree.chmod(dir, 0o700);
+    }
+    std::fs::set_permissions(tree.beside(""), std::os::unix::fs::PermissionsExt::from_mode(0o755))
+        .expect("mode");
+    let mut command = Command::new("setpriv");
+    command.args(["--reuid=65534", "--regid=65534", "--clear-groups", PROGRAM]);
+    command.args(["verify", REFERENCE, "--root", tree.name()]).current_dir(SOURCES);
+    let text = tool(&mut command, "util-linux").expect(1).out;
+    assert!(text.contains("GRUB (boot loader entries)"), "{text}");
+    assert!(text.contains("/boot/loader/entries cannot be read: Permission denied"), "{text}");
+    assert!(!text.contains("cpu.isolcpus"), "{text}");
+}
+
 fn tree_text(listing: &Listing, path: &str) -> String {
     match listing.get(path) {
         Some(Node::File { text, .. }) => text.clone(),

@@ -80,7 +80,10 @@ fn entries(host: &dyn Read, dir: &str) -> Result<Vec<Entry>, ReadError> {
 
 /// GRUB with boot loader entries. `default` is the text of /etc/default/grub.
 pub(super) fn grub(host: &dyn Read, default: &str) -> Option<Boot> {
-    host.list(&HostPath::new("/boot/grub2")).ok()?;
+    // Others than root may not look into it.
+    if let Err(ReadError::Absent | ReadError::Untold) = host.list(&HostPath::new("/boot/grub2")) {
+        return None;
+    }
     let generated = text(host, &HostPath::new(super::GRUB2_CFG)).unwrap_or_default();
     let reads = generated.lines().any(|line| line.trim() == "blscfg");
     let enabled = shell_vars::parse(default).text("GRUB_ENABLE_BLSCFG") == Some("true");
