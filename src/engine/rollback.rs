@@ -3,7 +3,7 @@
 use super::report::{Outcome, Report};
 use super::steps::{carry_out, describe};
 use super::{End, load};
-use crate::facts::boot::GRUB_CFG;
+use crate::facts::boot::{GRUB_CFG, GRUB2_CFG};
 use crate::formats::HostPath;
 use crate::host::{JOURNAL, Program, Read, Root, STATE, STATE_DIR, StoreError, Writer};
 use crate::journal::{Change, Ending, Entry, Journal, Record, State};
@@ -107,8 +107,10 @@ fn put_back(
         }
     }
     // No tree has it: no program is run there.
-    if let Err(errno) = writer.remove_generated(&HostPath::new(GRUB_CFG)) {
-        notes.push(format!("what was half generated beside {GRUB_CFG} stays: {}", errno.desc()));
+    for path in GENERATED {
+        if let Err(errno) = writer.remove_generated(&HostPath::new(path)) {
+            notes.push(format!("what was half generated beside {path} stays: {}", errno.desc()));
+        }
     }
     let restored = Restored::plan(root, entries.iter().copied(), how);
     let steps = restored.steps(programs);
@@ -148,10 +150,15 @@ fn settle(
     }
 }
 
-/// The SHA-256 of what update-grub generates, in hexadecimal; `None` where there is none.
+/// What the boot loaders' programs generate, each on its systems.
+const GENERATED: [&str; 2] = [GRUB_CFG, GRUB2_CFG];
+
+/// The SHA-256 of what they generate, in hexadecimal; `None` where there is none.
 pub(super) fn generated(root: &Root) -> Option<String> {
-    let file = root.file(&HostPath::new(GRUB_CFG)).ok()?;
-    Some(Sha256::digest(&file.bytes).iter().map(|byte| format!("{byte:02x}")).collect())
+    let files = GENERATED.iter().filter_map(|path| root.file(&HostPath::new(*path)).ok());
+    let bytes: Vec<_> = files.map(|file| file.bytes.clone()).collect();
+    let digest = || Sha256::digest(bytes.concat());
+    (!bytes.is_empty()).then(|| digest().iter().map(|byte| format!("{byte:02x}")).collect())
 }
 
 /// Whether the run has not reached what update-grub generates: to generate it anew would change nothing, and where it was
