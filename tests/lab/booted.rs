@@ -3,16 +3,16 @@
 use anyhow::{Result, ensure};
 use rtkvm_tune::formats::CpuSet;
 
+use super::live::writes_nothing;
 use super::state::interrupts;
 use super::{HOUSEKEEPING, Host, ISOLATED, PAGES, PROFILE};
 
-pub(super) fn the_machine_is_as_planned() -> Result<()> {
-    let host = Host::boot_applied()?;
-    is(&host, "/sys/devices/system/cpu/isolated", ISOLATED)?;
-    is(&host, "/sys/devices/system/cpu/nohz_full", ISOLATED)?;
+pub(super) fn the_machine_is_as_planned(host: &Host) -> Result<()> {
+    is(host, "/sys/devices/system/cpu/isolated", ISOLATED)?;
+    is(host, "/sys/devices/system/cpu/nohz_full", ISOLATED)?;
     for node in 0..2 {
         let pages = format!("/sys/devices/system/node/node{node}/hugepages/hugepages-1048576kB/nr_hugepages");
-        is(&host, &pages, PAGES)?;
+        is(host, &pages, PAGES)?;
     }
     let mask = CpuSet::parse_mask(&host.read("/proc/irq/default_smp_affinity")?)?;
     ensure!(mask.to_string() == HOUSEKEEPING, "default_smp_affinity is {mask}");
@@ -21,7 +21,7 @@ pub(super) fn the_machine_is_as_planned() -> Result<()> {
 
     let isolated = CpuSet::parse_kernel_list(ISOLATED)?;
     let mut lagging = 0;
-    for irq in interrupts(&host)?.iter().filter(|irq| !irq.is_fixed()) {
+    for irq in interrupts(host)?.iter().filter(|irq| !irq.is_fixed()) {
         let on = CpuSet::parse_kernel_list(&irq.affinity)?.intersection(&isolated);
         ensure!(on.is_empty(), "IRQ {} ({}) may go to {on}", irq.number, irq.actions);
         let effective = CpuSet::parse_kernel_list(&irq.effective)?;
@@ -30,7 +30,7 @@ pub(super) fn the_machine_is_as_planned() -> Result<()> {
     }
     host.say(&format!("{lagging} interrupts have not fired since they were moved"));
 
-    threads_are_scheduled(&host, &isolated)?;
+    threads_are_scheduled(host, &isolated)?;
     let unit = host.sh("systemctl show rtkvm-tune.service --property=ActiveState,ExecMainStatus")?;
     ensure!(
         unit.contains("ActiveState=active") && unit.contains("ExecMainStatus=0"),
@@ -44,7 +44,7 @@ pub(super) fn the_machine_is_as_planned() -> Result<()> {
     let guests = host.sh("virsh --connect qemu:///system list --all --name")?;
     ensure!(guests.trim() == "rt0", "guests: {guests}");
     host.verify(PROFILE)?.expect(0)?;
-    Ok(())
+    writes_nothing(host)
 }
 
 /// By what `ps` says: the kernel's threads of the isolated CPUs, and of no other, run before the vCPUs.

@@ -25,8 +25,7 @@ struct Thread {
     cpus: CpuSet,
 }
 
-pub(super) fn runs_where_it_was_placed() -> Result<()> {
-    let host = Host::boot_applied()?;
+pub(super) fn runs_where_it_was_placed(host: &Host) -> Result<()> {
     // Locked memory is the memory of the computer below, so there is little of it. The drive has no content.
     let profile = std::fs::read_to_string(root().join(PROFILE))?;
     let profile = profile.replace("\"16GiB\"", "\"1GiB\"").replace("/dev/vg0/rt0", "/dev/nvme0n1");
@@ -41,7 +40,7 @@ pub(super) fn runs_where_it_was_placed() -> Result<()> {
     let set = |text: &str| CpuSet::parse_kernel_list(text);
     let emulator = set(guest["emulator"].as_str().context("no emulator CPUs")?)?;
     let cpus = guest["cpus"].as_array().context("no CPUs")?;
-    let threads = threads(&host)?;
+    let threads = threads(host)?;
     for (number, cpu) in cpus.iter().enumerate() {
         let of = |thread: &&Thread| thread.name == format!("CPU {number}/KVM");
         let thread = threads.iter().find(of).with_context(|| format!("vCPU {number} has no thread"))?;

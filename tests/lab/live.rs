@@ -85,7 +85,7 @@ fn same_cpus(now: &str, announced: &str) -> bool {
 }
 
 /// A second apply, seen by strace: it opens nothing for writing but its lock, and starts nothing.
-fn writes_nothing(host: &Host) -> Result<()> {
+pub(super) fn writes_nothing(host: &Host) -> Result<()> {
     host.sh(&format!(
         "strace -f -o /root/trace -e trace={TRACED} rtkvm-tune apply /root/profiles/{PROFILE}"
     ))?;
@@ -110,9 +110,7 @@ fn writes_nothing(host: &Host) -> Result<()> {
     Ok(())
 }
 
-pub(super) fn libvirt_and_a_capture_agree() -> Result<()> {
-    let host = Host::boot("reference")?;
-    host.put_program()?;
+pub(super) fn libvirt_and_a_capture_agree(host: &Host) -> Result<()> {
     let inspected: Value = serde_json::from_str(&host.sh("rtkvm-tune inspect --format json")?)?;
     agrees_with_libvirt(&inspected["facts"], &host.sh("virsh --connect qemu:///system capabilities")?)?;
 

@@ -1,7 +1,9 @@
 //! Tests on a real Debian host, emulated: `cargo xtask lab test [FILTER]`. They are compiled into xtask, so that they
 //! cannot rot; `cargo test` runs none of them.
 
-use super::{Host, Test};
+use anyhow::Result;
+
+use super::{Host, Job, Work};
 
 mod booted;
 mod drift;
@@ -21,24 +23,53 @@ const ISOLATED: &str = "2-7,10-15";
 /// The pages of 1 GiB on each node.
 const PAGES: &str = "25";
 
-/// Every test, in the order they start.
-pub(super) const TESTS: &[Test] = &[
-    ("live::what_is_announced_is_what_changes", live::what_is_announced_is_what_changes),
-    ("booted::the_machine_is_as_planned", booted::the_machine_is_as_planned),
+/// The guide's machine with the program installed, before any apply.
+fn installed() -> Result<Host> {
+    let host = Host::boot("reference")?;
+    host.put_program()?;
+    Ok(host)
+}
+
+/// Every test, in the order they start: the long ones first.
+pub(super) const TESTS: &[Job] = &[
+    (
+        "applied",
+        Work::Shared(
+            Host::boot_applied,
+            &[
+                ("booted::the_machine_is_as_planned", booted::the_machine_is_as_planned),
+                ("drift::is_found_and_mended", drift::is_found_and_mended),
+                ("guest::runs_where_it_was_placed", guest::runs_where_it_was_placed),
+            ],
+        ),
+    ),
+    (
+        "revert::leaves_everything_as_on_the_first_day",
+        Work::Alone(revert::leaves_everything_as_on_the_first_day),
+    ),
     (
         "booted::a_kernel_update_and_a_foreign_drop_in_leave_our_arguments",
-        booted::a_kernel_update_and_a_foreign_drop_in_leave_our_arguments,
+        Work::Alone(booted::a_kernel_update_and_a_foreign_drop_in_leave_our_arguments),
     ),
-    ("booted::outlives_a_panic_and_a_power_cut", booted::outlives_a_panic_and_a_power_cut),
-    ("revert::leaves_everything_as_on_the_first_day", revert::leaves_everything_as_on_the_first_day),
-    ("power::a_cut_leaves_the_old_host_or_the_new", power::a_cut_leaves_the_old_host_or_the_new),
-    ("trial::confirms_itself", trial::confirms_itself),
-    ("trial::falls_back_from_a_panic", trial::falls_back_from_a_panic),
-    ("trial::falls_back_from_a_hang", trial::falls_back_from_a_hang),
-    ("trial::leaves_the_default_after_a_failed_audit", trial::leaves_the_default_after_a_failed_audit),
-    ("drift::is_found_and_mended", drift::is_found_and_mended),
-    ("guest::runs_where_it_was_placed", guest::runs_where_it_was_placed),
-    ("live::libvirt_and_a_capture_agree", live::libvirt_and_a_capture_agree),
-    ("pages::too_many_are_reported", pages::too_many_are_reported),
-    ("pages::fragmented_memory_is_reported", pages::fragmented_memory_is_reported),
+    ("booted::outlives_a_panic_and_a_power_cut", Work::Alone(booted::outlives_a_panic_and_a_power_cut)),
+    ("live::what_is_announced_is_what_changes", Work::Alone(live::what_is_announced_is_what_changes)),
+    (
+        "installed",
+        Work::Shared(
+            installed,
+            &[
+                ("live::libvirt_and_a_capture_agree", live::libvirt_and_a_capture_agree),
+                ("pages::too_many_are_reported", pages::too_many_are_reported),
+            ],
+        ),
+    ),
+    ("power::a_cut_leaves_the_old_host_or_the_new", Work::Alone(power::a_cut_leaves_the_old_host_or_the_new)),
+    (
+        "trial::leaves_the_default_after_a_failed_audit",
+        Work::Alone(trial::leaves_the_default_after_a_failed_audit),
+    ),
+    ("trial::confirms_itself", Work::Alone(trial::confirms_itself)),
+    ("trial::falls_back_from_a_hang", Work::Alone(trial::falls_back_from_a_hang)),
+    ("trial::falls_back_from_a_panic", Work::Alone(trial::falls_back_from_a_panic)),
+    ("pages::fragmented_memory_is_reported", Work::Alone(pages::fragmented_memory_is_reported)),
 ];

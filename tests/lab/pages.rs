@@ -2,17 +2,15 @@
 
 use anyhow::{Context, Result, ensure};
 
-use super::{Host, PAGES, PROFILE};
+use super::Host;
 
 /// 30 of the 31.4 GiB of a node: the kernel's own memory lies in some of the places where a page would be.
 const TOO_MANY: &str = "[host]\nhousekeeping-cpus-per-node = 2\nhousekeeping-memory-per-node = \"1GiB\"\n\n\
     [host.hugepages]\nsize = \"1GiB\"\ncount = 30\n";
 
-pub(super) fn too_many_are_reported() -> Result<()> {
-    let host = Host::boot("reference")?;
-    host.put_program()?;
+pub(super) fn too_many_are_reported(host: &Host) -> Result<()> {
     host.write("/root/profiles/too-many.toml", TOO_MANY.as_bytes())?;
-    short(&host, "/root/profiles/too-many.toml", 30)
+    short(host, "/root/profiles/too-many.toml", 30)
 }
 
 /// Takes small huge pages on node 1, and gives all back but one in each GiB: they do not move, and no large page
@@ -26,21 +24,26 @@ def resize(count):
     return int(open(pool).read())
 PAGE = 2 << 20
 have = resize(14000)
-memory = mmap.mmap(-1, 40 * PAGE, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | 0x40000)
-for at in range(40):
+count = have // 512
+memory = mmap.mmap(-1, count * PAGE, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | 0x40000)
+for at in range(count):
     memory[at * PAGE] = 1
-    have = resize(max(40, have - 511))
+    have = resize(max(count, have - 511))
 print(have)
 "#;
 
+/// Two of the four places for a page on a node of the machine of four CPUs.
+const FRAGMENTED: &str = "[host]\nhousekeeping-cpus-per-node = 1\nhousekeeping-memory-per-node = \"1GiB\"\n\n\
+    [host.hugepages]\nsize = \"1GiB\"\ncount = 2\n";
+
 pub(super) fn fragmented_memory_is_reported() -> Result<()> {
-    let host = Host::boot("reference")?;
+    let host = Host::boot("pair")?;
     host.put_program()?;
     host.write("/root/fragment.py", FRAGMENT.as_bytes())?;
     let taken = host.sh("python3 /root/fragment.py")?;
     host.say(&format!("{} pages of 2 MiB lie scattered on node 1", taken.trim()));
-    host.put(&crate::shell::root().join(PROFILE), "/root/profiles/profile.toml")?;
-    short(&host, "/root/profiles/profile.toml", PAGES.parse()?)
+    host.write("/root/profiles/fragmented.toml", FRAGMENTED.as_bytes())?;
+    short(&host, "/root/profiles/fragmented.toml", 2)
 }
 
 /// An apply that does not get every page says how many it got on each node, leaves nothing else out, and leaves the

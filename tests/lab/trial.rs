@@ -7,8 +7,8 @@ use anyhow::{Context, Result, ensure};
 
 use super::Host;
 
-/// A machine of eight CPUs boots in less time than the guide's.
-const TOPOLOGY: &str = "smt";
+/// It boots in a fraction of the time of the guide's, and a trial has nothing to do with the topology.
+const TOPOLOGY: &str = "pair";
 const PROFILE: &str = "/root/profiles/trial.toml";
 const DROP_IN: &str = "/etc/default/grub.d/99-rtkvm-tune.cfg";
 const UNIT: &str = "rtkvm-tune-trial.service";
@@ -21,7 +21,7 @@ fn armed(arguments: &str) -> Result<Host> {
     let host = Host::boot(TOPOLOGY)?;
     host.put_program()?;
     let profile = format!(
-        "[host]\nhousekeeping-cpus-per-node = 2\nhousekeeping-memory-per-node = \"2GiB\"\n\
+        "[host]\nhousekeeping-cpus-per-node = 1\nhousekeeping-memory-per-node = \"2GiB\"\n\
          kernel-arguments = [{arguments}]\n\n[host.hugepages]\nsize = \"1GiB\"\ncount = 1\n"
     );
     host.write(PROFILE, profile.as_bytes())?;
@@ -94,10 +94,9 @@ pub(super) fn falls_back_from_a_panic() -> Result<()> {
 /// A program that waits for input for ever, in init's place; somebody takes the power away.
 pub(super) fn falls_back_from_a_hang() -> Result<()> {
     let mut host = armed("\"init=/usr/bin/cat\", \"loglevel=7\"")?;
-    host.start_reboot();
-    host.wait_for_console("rtkvm_tune.trial=", Duration::from_secs(180))?;
-    sleep(Duration::from_secs(60));
-    ensure!(host.run("true").is_err(), "it has come up");
+    host.reboot_until("rtkvm_tune.trial=")?;
+    sleep(Duration::from_secs(30));
+    ensure!(!host.answers()?, "it has come up");
     host.power_cut()?;
     fell_back(&host, NOT_UP)
 }

@@ -1,5 +1,6 @@
 //! Programs, folders and the lines that announce what is being done.
 
+use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
@@ -89,8 +90,11 @@ fn package_of(program: &str) -> Option<&'static str> {
 
 /// Stops unless every program can be found, naming the packages of all that cannot.
 pub(crate) fn need(programs: &[&str]) -> Result<()> {
-    let path = std::env::var_os("PATH").unwrap_or_default();
-    let found = |program: &str| std::env::split_paths(&path).any(|folder| folder.join(program).is_file());
+    need_in(&std::env::var_os("PATH").unwrap_or_default(), programs)
+}
+
+fn need_in(path: &OsStr, programs: &[&str]) -> Result<()> {
+    let found = |program: &str| std::env::split_paths(path).any(|folder| folder.join(program).is_file());
     let missing: Vec<&str> = programs.iter().copied().filter(|program| !found(program)).collect();
     if missing.is_empty() {
         return Ok(());
@@ -112,4 +116,19 @@ pub(crate) fn step<T>(name: &str, work: impl FnOnce() -> Result<T>) -> Result<T>
 /// A duration in seconds with one decimal, as in `12.3 s`.
 pub(crate) fn seconds(time: Duration) -> String {
     format!("{:.1} s", time.as_secs_f64())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_missing_is_named_with_its_packages() {
+        let error = need_in(OsStr::new("/nowhere"), &["qemu-system-x86_64", "mmdebstrap"]).unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            "qemu-system-x86_64, mmdebstrap not found: apt-get install qemu-system-x86 mmdebstrap"
+        );
+        assert!(need_in(OsStr::new("/nowhere:/bin"), &["sh"]).is_ok());
+    }
 }

@@ -14,7 +14,7 @@ mod machines;
 mod qemu;
 
 pub(crate) use machines::Machine;
-use machines::{MACHINES, SMALL};
+use machines::{HOSTS, MACHINES};
 
 /// Records the named machines, or all of them.
 pub(crate) fn run(args: &[String]) -> Result<()> {
@@ -70,12 +70,12 @@ fn select(names: &[&str]) -> Result<Vec<&'static Machine>> {
     names.iter().map(find).collect()
 }
 
-/// The machine of this name, one of the lab's own included.
+/// The machine of this name: one that is recorded, or one for the lab only.
 pub(crate) fn machine(name: &str) -> Result<&'static Machine> {
-    if name == SMALL.name {
-        return Ok(&SMALL);
+    match HOSTS.iter().find(|machine| machine.name == name) {
+        Some(machine) => Ok(machine),
+        None => Ok(select(&[name])?[0]),
     }
-    Ok(select(&[name])?[0])
 }
 
 fn record(machine: &Machine, kernel: &debian::Kernel, base: &Path, work: &Path) -> Result<()> {

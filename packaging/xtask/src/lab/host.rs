@@ -10,12 +10,14 @@ use anyhow::{Context, Result, bail};
 
 use super::image::{self, overlay, work};
 use super::ssh::Done;
-use super::virtual_machine::{Boot, VirtualMachine};
+use super::virtual_machine::{BOOT, Boot, VirtualMachine};
 use crate::deb;
 use crate::shell::{root, seconds};
 
 /// Until when a command must be done.
 const COMMAND: Duration = Duration::from_secs(600);
+/// Until when a host that was told to reboot must have gone down.
+const DOWN: Duration = Duration::from_secs(300);
 /// Where profiles go that a test applies.
 const PROFILES: &str = "/root/profiles";
 
@@ -102,7 +104,7 @@ impl Host {
     pub(crate) fn reboot(&mut self) -> Result<()> {
         let start = Instant::now();
         self.start_reboot();
-        self.wait_for_reset(Duration::from_secs(300))?;
+        self.machine.wait_for_reset(DOWN)?;
         self.boot_again(&format!("down in {}", seconds(start.elapsed())))
     }
 
@@ -136,6 +138,20 @@ impl Host {
     /// The processor time that QEMU took since it was started, in seconds.
     pub(crate) fn processor_time(&self) -> f64 {
         self.machine.processor_time()
+    }
+
+    /// Reboots in order, and waits only until this text is on the console of the next boot.
+    pub(crate) fn reboot_until(&mut self, text: &str) -> Result<()> {
+        self.start_reboot();
+        self.machine.wait_for_reset(DOWN)?;
+        let key = image::get()?.key;
+        self.machine = VirtualMachine::start(&folder(), &from_disk(&self.topology, &self.disk, &key))?;
+        self.machine.wait_for_console(text, BOOT)
+    }
+
+    /// Whether it lets us in now.
+    pub(crate) fn answers(&self) -> Result<bool> {
+        self.machine.answers()
     }
 
     /// Asks for a reboot in order and waits for nothing.
@@ -280,7 +296,7 @@ fn once_more<T>(what: &str, mut work: impl FnMut() -> Result<T>) -> Result<T> {
 /// Boots from this disk as it is. A boot that panics or gives up resets itself and boots once more, as on any machine.
 fn start(topology: &str, disk: &Path) -> Result<VirtualMachine> {
     let key = image::get()?.key;
-    let boot = Boot { topology, disk, format: "qcow2", key: &key, extra: &[], attached: true };
+    let boot = from_disk(topology, disk, &key);
     let mut machine = VirtualMachine::start(&folder(), &boot)?;
     let mut reached = machine.wait_for_ssh();
     if reached.is_err() && machine.has_reset()? {
@@ -289,6 +305,10 @@ fn start(topology: &str, disk: &Path) -> Result<VirtualMachine> {
         reached = machine.wait_for_ssh();
     }
     reached.map(|_| machine)
+}
+
+fn from_disk<'a>(topology: &'a str, disk: &'a Path, key: &'a Path) -> Boot<'a> {
+    Boot { topology, disk, format: "qcow2", key, extra: &[], attached: true }
 }
 
 /// The test that runs in this thread.

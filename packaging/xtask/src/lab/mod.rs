@@ -20,6 +20,7 @@ mod tests;
 mod virtual_machine;
 
 pub(crate) use host::Host;
+pub(crate) use suite::{Job, Work};
 
 use crate::captures;
 use crate::shell::{need, seconds, step};
@@ -49,9 +50,6 @@ usage: cargo xtask lab VERB
   stop              shut it down in order
   kill              end it at once
 ";
-
-/// One test: its name and what it does.
-pub(crate) type Test = (&'static str, fn() -> Result<()>);
 
 /// Does what one verb of the lab says.
 pub(crate) fn run(args: &[String]) -> Result<()> {

@@ -8,8 +8,22 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow, bail};
 
-use super::{Test, image, memory, tests};
+use super::{Host, image, memory, tests};
 use crate::shell::{seconds, step};
+
+/// A test on a host that is shared: its name and what it does.
+type Part = (&'static str, fn(&Host) -> Result<()>);
+
+/// What runs by itself, in a thread with the name that goes with it, which is also where its host has its files.
+pub(crate) enum Work {
+    /// One test, which boots what it needs.
+    Alone(fn() -> Result<()>),
+    /// Tests that can follow each other on the host that this boots. After one that failed the next has a new one.
+    Shared(fn() -> Result<Host>, &'static [Part]),
+}
+
+/// A name and what to do.
+pub(crate) type Job = (&'static str, Work);
 
 /// What became of a test.
 struct Outcome {
@@ -18,14 +32,27 @@ struct Outcome {
     passed: bool,
 }
 
+/// The names of the tests of a job that contain `filter`.
+fn chosen((name, work): &Job, filter: &str) -> Vec<&'static str> {
+    let names: Vec<&str> = match work {
+        Work::Alone(_) => vec![*name],
+        Work::Shared(_, parts) => parts.iter().map(|(name, _)| *name).collect(),
+    };
+    names.into_iter().filter(|name| name.contains(filter)).collect()
+}
+
+/// Whether any test has a name that contains `filter`.
+pub(super) fn has(filter: &str) -> bool {
+    tests::TESTS.iter().any(|job| !chosen(job, filter).is_empty())
+}
+
 /// Runs the tests whose names contain `filter`, `jobs` at once, and prints how long each took.
 ///
 /// # Errors
 /// A test failed, none has such a name, or more would run at once than this computer's memory is shared out among.
 pub(super) fn run(filter: &str, jobs: usize) -> Result<()> {
-    let chosen: Vec<&Test> = tests::TESTS.iter().filter(|(name, _)| name.contains(filter)).collect();
-    if chosen.is_empty() {
-        let names: Vec<&str> = tests::TESTS.iter().map(|(name, _)| *name).collect();
+    if !has(filter) {
+        let names: Vec<&str> = tests::TESTS.iter().flat_map(|job| chosen(job, "")).collect();
         bail!("no test is called `{filter}`: there are {}", names.join(", "));
     }
     if !(1..=memory::MACHINES).contains(&jobs) {
@@ -33,22 +60,24 @@ pub(super) fn run(filter: &str, jobs: usize) -> Result<()> {
     }
     let start = Instant::now();
     step("image", image::get)?;
+    let queue: Vec<&Job> = tests::TESTS.iter().filter(|job| !chosen(job, filter).is_empty()).collect();
     let next = AtomicUsize::new(0);
     let outcomes = Mutex::new(Vec::new());
-    // A thread for each test, with its name, which is also where its host has its files. QEMU ends with it.
+    // A thread for each job: QEMU ends with it.
     let work = || {
-        while let Some((name, test)) = chosen.get(next.fetch_add(1, Ordering::Relaxed)) {
+        while let Some(job) = queue.get(next.fetch_add(1, Ordering::Relaxed)) {
             let outcome = thread::scope(|scope| {
-                let thread = thread::Builder::new().name((*name).to_owned());
-                let running = thread.spawn_scoped(scope, || one(name, *test)).context("no thread")?;
+                let thread = thread::Builder::new().name(job.0.to_owned());
+                let running = thread.spawn_scoped(scope, || one(job, filter)).context("no thread")?;
                 running.join().map_err(|_| anyhow!("the test's thread panicked"))
             });
             outcomes.lock().expect("no test runs under this lock").push(outcome);
         }
     };
     thread::scope(|scope| (0..jobs).for_each(|_| drop(scope.spawn(work))));
+    let outcomes = outcomes.into_inner().expect("no test ran under this lock");
     let outcomes: Vec<Outcome> =
-        outcomes.into_inner().expect("no test ran under this lock").into_iter().collect::<Result<_>>()?;
+        outcomes.into_iter().collect::<Result<Vec<_>>>()?.into_iter().flatten().collect();
     for outcome in &outcomes {
         let verdict = if outcome.passed { "ok" } else { "FAILED" };
         eprintln!("{:>8}  {verdict:6}  {}", seconds(outcome.time), outcome.name);
@@ -67,7 +96,30 @@ pub(super) fn run(filter: &str, jobs: usize) -> Result<()> {
     }
 }
 
-fn one(name: &'static str, test: fn() -> Result<()>) -> Outcome {
+/// Runs the chosen tests of a job. The first on a host that is shared has the time of its boot.
+fn one((name, work): &Job, filter: &str) -> Vec<Outcome> {
+    let (boot, parts) = match work {
+        Work::Alone(test) => return vec![timed(name, test)],
+        Work::Shared(boot, parts) => (boot, parts),
+    };
+    let mut shared: Option<Host> = None;
+    let mut outcomes = Vec::new();
+    for (name, test) in parts.iter().filter(|(name, _)| name.contains(filter)) {
+        let outcome = timed(name, || {
+            let host = match shared.take() {
+                Some(host) => host,
+                None => boot()?,
+            };
+            test(&host)?;
+            shared = Some(host);
+            Ok(())
+        });
+        outcomes.push(outcome);
+    }
+    outcomes
+}
+
+fn timed(name: &'static str, test: impl FnOnce() -> Result<()>) -> Outcome {
     let start = Instant::now();
     let result = step(name, || match catch_unwind(AssertUnwindSafe(test)) {
         Ok(result) => result,

@@ -19,7 +19,7 @@ use crate::captures::machine;
 use crate::shell::seconds;
 
 /// Until when a boot must answer. It takes 50 s alone, and many times that on a computer that is busy otherwise.
-const BOOT: Duration = Duration::from_secs(600);
+pub(crate) const BOOT: Duration = Duration::from_secs(600);
 /// Until when it must have powered off.
 const POWER_OFF: Duration = Duration::from_secs(300);
 const DEVICES: [&str; 11] = [
@@ -141,7 +141,16 @@ impl VirtualMachine {
 
     /// Waits until it answers. A machine that ended or does not let us in is not waited for.
     pub(crate) fn wait_for_ssh(&mut self) -> Result<Duration> {
-        self.wait(BOOT, |machine| Ok(machine.connection.reach()? == Reached::Yes))
+        self.wait_for_ssh_within(BOOT)
+    }
+
+    /// Whether it lets us in now.
+    pub(crate) fn answers(&self) -> Result<bool> {
+        Ok(self.connection.reach()? == Reached::Yes)
+    }
+
+    fn wait_for_ssh_within(&mut self, limit: Duration) -> Result<Duration> {
+        self.wait(limit, |machine| machine.answers())
     }
 
     fn wait(
@@ -227,7 +236,9 @@ impl VirtualMachine {
     /// Waits until this text appears on the serial console.
     pub(crate) fn wait_for_console(&mut self, text: &str, limit: Duration) -> Result<()> {
         let log = self.folder.join("serial.log");
-        let wait = self.wait(limit, |_| Ok(String::from_utf8_lossy(&fs::read(&log)?).contains(text)));
+        // QEMU makes it when it starts.
+        let read = || fs::read(&log).unwrap_or_default();
+        let wait = self.wait(limit, |_| Ok(String::from_utf8_lossy(&read()).contains(text)));
         wait.map(drop).with_context(|| format!("waiting for `{text}` on the console"))
     }
 
@@ -369,5 +380,41 @@ mod tests {
         assert!(line.iter().any(|word| word.contains("size=32G,prealloc=off,reserve=off")));
         assert_eq!(line.last().unwrap(), "-S");
         assert!(arguments(&Boot { topology: "none", ..boot }, 1).is_err());
+        // Every recorded machine is a host of the lab as well.
+        for topology in ["interleaved", "smt", "memory-only", "dies", "large", "small", "pair"] {
+            let line = arguments(&Boot { topology, ..boot }, 1).unwrap();
+            assert_eq!(line.iter().filter(|word| *word == "-smp").count(), 1, "{topology}");
+            assert!(line.iter().any(|word| word.contains("bootindex=1")), "{topology}");
+        }
+    }
+
+    /// Writes `hangs here` and a line's end to the first serial port, and stops: cld; mov dx,3f8; mov si,message;
+    /// cs lodsb; test al,al; jz stop; out dx,al; jmp; stop: cli; hlt; jmp stop.
+    const HANGS: &[u8] = b"\xfc\xba\xf8\x03\xbe\x14\x7c\x2e\xac\x84\xc0\x74\x03\xee\xeb\xf7\xfa\xf4\xeb\xfc\
+        hangs here\r\n\0";
+
+    #[test]
+    fn a_boot_that_hangs_ends_with_its_console_shown() {
+        let work = std::env::temp_dir().join(format!("rtkvm-tune-hang-{}", std::process::id()));
+        fs::create_dir_all(&work).unwrap();
+        // The BIOS boots from no disk that is much smaller.
+        let mut sector = vec![0; 1 << 20];
+        sector[..HANGS.len()].copy_from_slice(HANGS);
+        sector[510..512].copy_from_slice(&[0x55, 0xaa]);
+        let disk = work.join("disk");
+        fs::write(&disk, sector).unwrap();
+        let boot =
+            Boot { topology: "small", disk: &disk, format: "raw", key: &disk, extra: &[], attached: true };
+        let mut machine = VirtualMachine::start(&work.join("run"), &boot).unwrap();
+        // Until the boot sector has run, however busy this computer is.
+        machine.wait_for_console("hangs here", Duration::from_secs(120)).unwrap();
+        let error = format!("{:#}", machine.wait_for_ssh_within(Duration::from_secs(1)).unwrap_err());
+        let pid = machine.pid;
+        drop(machine);
+        assert_eq!(birth(pid), None, "QEMU still runs");
+        fs::remove_dir_all(&work).unwrap();
+        for part in ["no answer after ", "serial.log:", "hangs here"] {
+            assert!(error.contains(part), "{error}");
+        }
     }
 }
