@@ -4,9 +4,13 @@
 mod devices;
 #[path = "placement/expected.rs"]
 mod expected;
+#[path = "placement/injection.rs"]
+mod injection;
 #[path = "placement/machine.rs"]
 mod machine;
 #[path = "placement/properties.rs"]
 mod properties;
 #[path = "placement/refusals.rs"]
 mod refusals;
+#[path = "placement/together.rs"]
+mod together;

@@ -232,6 +232,76 @@ mod tests {
         }
     }
 
+    /// A template sees its variables and nothing of the machine: no environment, no file, no network, no clock.
+    #[test]
+    fn a_template_reaches_nothing_outside() {
+        let functions = [
+            "get_env",
+            "env",
+            "now",
+            "get_random",
+            "random",
+            "load_data",
+            "read_file",
+            "file",
+            "glob",
+            "include_file",
+            "http_get",
+            "get_url",
+            "exec",
+            "shell",
+            "system",
+        ];
+        for function in functions {
+            let text =
+                format!("{{{{ {function}(name='HOME', path='/etc/passwd', url='http://localhost') }}}}");
+            let error = user("mine.xml", &text).err().unwrap_or_else(|| panic!("{function} is there"));
+            assert!(error.reason.contains(&format!("Unknown function `{function}`")), "{error}");
+        }
+        for filter in ["env", "load", "read", "shell", "markdown"] {
+            let error = user("mine.xml", &format!("{{{{ name | {filter} }}}}")).err().unwrap();
+            assert!(error.reason.contains("Unknown filter"), "{error}");
+        }
+        for path in [
+            "/etc/passwd",
+            "../../../etc/passwd",
+            "file:///etc/passwd",
+            "templates/domain.xml",
+            "./domain.xml",
+        ] {
+            for tag in ["include", "extends"] {
+                let error = user("mine.xml", &format!("{{% {tag} '{path}' %}}")).err().unwrap();
+                assert!(error.to_string().contains(path), "{error}");
+            }
+        }
+    }
+
+    /// A file of a user named like the default template extends what it replaces.
+    #[test]
+    fn the_default_template_can_be_extended_for_every_guest() {
+        for (name, base) in
+            [(DEFAULT_TEMPLATE, "builtin/x86_64.xml"), (AARCH64_TEMPLATE, "builtin/aarch64.xml")]
+        {
+            let text = format!(
+                "{{% extends '{base}' %}}{{% block cputune %}}\n    <emulatorsched scheduler='fifo' priority='1'/>{{% endblock %}}"
+            );
+            let xml = user(name, &text).unwrap().render(name, &reference()).unwrap();
+            assert!(
+                xml.contains("    <emulatorsched scheduler='fifo' priority='1'/>\n  </cputune>"),
+                "{xml}"
+            );
+        }
+        // Every empty block is a place to add to, in whatever built-in template.
+        for base in ["builtin/x86_64.xml", "builtin/aarch64.xml"] {
+            for block in ["metadata", "memory", "cputune", "features", "cpu", "clock", "devices", "domain"] {
+                let text =
+                    format!("{{% extends '{base}' %}}{{% block {block} %}}<!-- {block} -->{{% endblock %}}");
+                let xml = user("mine.xml", &text).unwrap().render("mine.xml", &reference()).unwrap();
+                assert!(xml.contains(&format!("<!-- {block} -->")), "{base} {block}: {xml}");
+            }
+        }
+    }
+
     #[test]
     fn output_has_a_limit() {
         let text = "<domain>{% for i in range(end=100000) %}{% for j in range(end=10000) %}long line{% endfor %}{% endfor %}";

@@ -19,6 +19,7 @@ mod loaders;
 mod output;
 mod owners;
 mod patch;
+mod places;
 mod readonly;
 mod sequences;
 mod support;

@@ -21,7 +21,7 @@ enum Numbering {
 const MOST: usize = 4 * 3 * 4 * 2;
 
 /// Up to 4 nodes of up to 3 caches of up to 4 cores; sparse ids, offline CPUs, memory alone, pages in use.
-fn machines() -> impl Strategy<Value = Facts> {
+pub(crate) fn machines() -> impl Strategy<Value = Facts> {
     let numbering = prop_oneof![
         Just(Numbering::ThreadsTogether),
         Just(Numbering::ThreadsLast),
@@ -115,17 +115,18 @@ fn build(
 
 /// The choices of a profile; what they mean depends on the machine.
 #[derive(Debug, Clone)]
-struct Wish {
-    cpus: u8,
-    per_node: u32,
-    mask: Vec<bool>,
-    kept: u64,
-    count: u8,
-    page: bool,
-    guests: Vec<(u32, u64, Option<u8>, bool)>,
+pub(crate) struct Wish {
+    pub(crate) cpus: u8,
+    pub(crate) per_node: u32,
+    pub(crate) mask: Vec<bool>,
+    pub(crate) kept: u64,
+    pub(crate) count: u8,
+    pub(crate) page: bool,
+    /// vCPUs, by pairs with both threads; pages; node; both threads of each core.
+    pub(crate) guests: Vec<(u32, u64, Option<u8>, bool)>,
 }
 
-fn wishes(most_guests: usize) -> impl Strategy<Value = Wish> {
+pub(crate) fn wishes(most_guests: usize) -> impl Strategy<Value = Wish> {
     let guest = (1..=4u32, 1..=6u64, prop::option::of(any::<u8>()), prop::bool::weighted(0.2));
     (
         0..20u8,
@@ -148,7 +149,7 @@ fn wishes(most_guests: usize) -> impl Strategy<Value = Wish> {
 }
 
 /// The profile, written down.
-fn written(wish: &Wish, facts: &Facts) -> Parsed {
+pub(crate) fn written(wish: &Wish, facts: &Facts) -> Parsed {
     let cores = &facts.cpus.cores;
     let boot = facts.cpus.boot;
     let masked = |core: &Core, at: usize| wish.mask[at % MOST] || core.cpus.contains(boot);
