@@ -24,7 +24,7 @@ def resize(count):
     return int(open(pool).read())
 PAGE = 2 << 20
 have = resize(14000)
-count = have // 512
+count = have // 511 + 1
 memory = mmap.mmap(-1, count * PAGE, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | 0x40000)
 for at in range(count):
     memory[at * PAGE] = 1
