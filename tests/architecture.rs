@@ -30,7 +30,7 @@ const OF_HOST: &[(&str, &[&str])] = &[
     ("facts", &["Node", "Read", "ReadError"]),
     ("resources", &["Program", "Read", "ReadError"]),
     ("journal", &["GuestName", "Node", "Read", "ReadError"]),
-    ("plan", &["GuestName", "Metadata", "Node", "Program", "Read"]),
+    ("plan", &["GuestName", "Metadata", "Node", "Program", "Read", "ReadError"]),
 ];
 
 /// What has effects, or an answer that is not in its arguments.

@@ -64,6 +64,8 @@ fn every_state_is_explained_with_its_sign() {
         State::Obsolete,
         State::Waiting(String::new()),
         State::Rejected(String::new()),
+        State::Foreign(String::new()),
+        State::Unverifiable(String::new()),
     ];
     for state in &states {
         let name = serde_json::to_value(state).unwrap()["state"].clone();

@@ -27,6 +27,8 @@ pub(super) enum Verb {
     Recover(RecoverArgs),
     /// Compare the machine with the profile: wanted, next boot, running
     Verify(VerifyArgs),
+    /// Say what earlier runs left, and whether a reboot is needed
+    Status(StatusArgs),
     /// Print the libvirt XML of the guests
     Render(RenderArgs),
     /// Check the libvirt XML of any guests against this machine's partition
@@ -120,8 +122,45 @@ pub(super) struct WaitArg {
 
 #[derive(clap::Args)]
 pub(super) struct VerifyArgs {
+    /// The profile, a TOML file
+    pub(super) profile: PathBuf,
     #[command(flatten)]
-    pub(super) plan: PlanArgs,
+    pub(super) root: RootArg,
+    /// How to print
+    #[arg(long, value_enum, default_value_t)]
+    pub(super) format: AuditFormat,
+    /// Write it to this file, which is replaced whole, instead of standard output
+    #[arg(long, value_name = "FILE")]
+    pub(super) output: Option<PathBuf>,
+    /// Exit with 1 also when something cannot be told
+    #[arg(long)]
+    pub(super) strict: bool,
+}
+
+#[derive(Clone, Copy, Default, ValueEnum)]
+pub(super) enum AuditFormat {
+    /// For people
+    #[default]
+    Text,
+    /// For programs
+    Json,
+    /// For test systems: JUnit XML
+    Junit,
+    /// For node_exporter's textfile collector
+    Prometheus,
+}
+
+#[derive(clap::Args)]
+pub(super) struct StatusArgs {
+    /// The profile, a TOML file; without it the one that was applied
+    pub(super) profile: Option<PathBuf>,
+    /// Print nothing; exit with 0 if a reboot brings what was set, with 1 if none is needed
+    #[arg(long)]
+    pub(super) needs_reboot: bool,
+    #[command(flatten)]
+    pub(super) root: RootArg,
+    #[command(flatten)]
+    pub(super) format: FormatArg,
 }
 
 #[derive(clap::Args)]

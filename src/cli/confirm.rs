@@ -157,17 +157,22 @@ fn findings(machine: &Machine, trial: &Trial, root: &Root, writer: &Writer) -> R
     Ok(found)
 }
 
-/// The settings that are not in line. An interrupt that stays where it is stops nothing, as in an apply.
+/// The settings that are not in line. An interrupt that stays where it is stops nothing, as in an apply; nor does what
+/// cannot be told, which waiting does not change.
 fn open(plan: &Plan) -> Vec<String> {
     let open = plan.items.iter().filter(|item| {
-        !matches!(item.observed.state, State::InLine | State::NotApplicable(_))
+        !matches!(item.observed.state, State::InLine | State::NotApplicable(_) | State::Unverifiable(_))
             && item.knob != IRQ_AFFINITY
             && !item.is_check()
     });
     let told = open.map(|item| {
         let is = item.observed.running.as_deref().unwrap_or("-");
         let why = match &item.observed.state {
-            State::Differs(Some(why)) | State::ByHand(why) | State::Rejected(why) | State::Waiting(why) => {
+            State::Differs(Some(why))
+            | State::ByHand(why)
+            | State::Rejected(why)
+            | State::Waiting(why)
+            | State::Foreign(why) => {
                 format!(" ({why})")
             }
             _ => String::new(),

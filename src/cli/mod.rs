@@ -12,6 +12,7 @@ mod load;
 mod recover;
 mod render;
 mod revert;
+mod status;
 mod style;
 mod verify;
 
@@ -35,6 +36,7 @@ pub fn run() -> u8 {
         Verb::Revert(args) => revert::run(&args),
         Verb::Recover(args) => recover::run(&args),
         Verb::Verify(args) => verify::run(&args),
+        Verb::Status(args) => status::run(&args),
         Verb::Render(args) => render::run(&args),
         Verb::Lint(args) => lint::run(&args),
         Verb::Explain(args) => explain::run(&args),

@@ -52,8 +52,8 @@ impl Style {
             }
             [b'+', ..] => self.added(line),
             [b'-', ..] => self.removed(line),
-            [b'~' | b'!' | b'*', b' ', ..] => self.changed(line),
-            [b'x', b' ', ..] => self.removed(line),
+            [b'~' | b'!' | b'*' | b'?', b' ', ..] => self.changed(line),
+            [b'x' | b'@', b' ', ..] => self.removed(line),
             [b'>', b' ', ..] => self.good(line),
             [b'=' | b'.', b' ', ..] | [b'@', b'@', ..] => self.dim(line),
             _ => line.to_owned(),

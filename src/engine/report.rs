@@ -89,7 +89,12 @@ pub fn left_open(reports: &[Report], item: &Item) -> bool {
     };
     let open = matches!(
         item.observed.state,
-        State::Missing | State::Differs(_) | State::Obsolete | State::Waiting(_) | State::Rejected(_)
+        State::Missing
+            | State::Differs(_)
+            | State::Obsolete
+            | State::Waiting(_)
+            | State::Rejected(_)
+            | State::Foreign(_)
     );
     open && !explained
 }

@@ -18,8 +18,8 @@ mod writer;
 
 pub use machine::Machine;
 pub use process::{
-    Loaded, is_root, load, load_input, now, pause, print, print_error, wants_color, wants_error_color,
-    write_output,
+    Loaded, is_root, load, load_input, now, pause, print, print_error, replace_output, wants_color,
+    wants_error_color, write_output,
 };
 pub use programs::{GuestName, Program, ProgramError};
 pub use room::Room;
@@ -95,6 +95,19 @@ pub enum ReadError {
     Unsuitable,
     /// The kernel refused, with this error.
     Refused(nix::errno::Errno),
+}
+
+impl ReadError {
+    /// Who may not read it, and why, where that is it.
+    pub fn forbidden(self) -> Option<&'static str> {
+        match self {
+            ReadError::Refused(nix::errno::Errno::EACCES) => Some("only root may read it"),
+            ReadError::Refused(nix::errno::Errno::EPERM) => {
+                Some("nobody but root may read it, and not even root where the kernel is locked down")
+            }
+            _ => None,
+        }
+    }
 }
 
 impl fmt::Display for ReadError {

@@ -87,6 +87,30 @@ pub fn write_output(path: &Path, text: &str) -> Result<(), String> {
     std::fs::write(path, text).map_err(|error| format!("cannot write {}: {error}", path.display()))
 }
 
+/// Replaces a file that the user named: its readers see the old text or the new one, never a part.
+///
+/// # Errors
+/// A message that names the file.
+pub fn replace_output(path: &Path, text: &str) -> Result<(), String> {
+    let fail = |error: std::io::Error| format!("cannot write {}: {error}", path.display());
+    let name = path.file_name().ok_or_else(|| format!("cannot write {}: it is no file", path.display()))?;
+    let mut new = std::ffi::OsString::from(".");
+    new.push(name);
+    new.push(format!(".{}.new", std::process::id()));
+    let new = path.with_file_name(new);
+    let write = || {
+        let mut file = std::fs::OpenOptions::new().write(true).create_new(true).open(&new)?;
+        file.write_all(text.as_bytes())?;
+        file.sync_all()?;
+        std::fs::rename(&new, path)
+    };
+    let written = write();
+    if written.is_err() {
+        let _ = std::fs::remove_file(&new);
+    }
+    written.map_err(fail)
+}
+
 /// Whether standard output is a terminal and `NO_COLOR` is not set (<https://no-color.org>).
 pub fn wants_color() -> bool {
     std::io::stdout().is_terminal() && color_is_welcome()

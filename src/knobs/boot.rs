@@ -1,6 +1,6 @@
 //! Kernel arguments in general, and those that the operator adds.
 
-use super::{Context, Disruption, Knob, Reach, Setting, refused};
+use super::{Context, Disruption, Knob, Reach, Setting, refused, untold};
 use crate::formats::kernel_args::{KernelArg, KernelArgs};
 use crate::profile::{BootLoader, Diagnostic};
 use crate::resources::{Arguments, Conflict, Ignored, Resource};
@@ -40,7 +40,7 @@ pub(super) fn argument(
     value: &str,
     ignored: Option<Ignored>,
 ) -> Result<Vec<Setting>, Vec<Diagnostic>> {
-    let ignored = ignored.or_else(|| refused(ctx, &[name]));
+    let ignored = ignored.or_else(|| refused(ctx, &[name])).or_else(|| untold(ctx, name));
     let argument = KernelArg::new(name, Some(value)).map_err(|error| vec![Diagnostic::whole(error)])?;
     let conflict = conflict(ctx, |line| {
         let other = line.values(name).into_iter().find(|other| *other != Some(value))?;

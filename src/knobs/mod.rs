@@ -203,6 +203,17 @@ fn refused(ctx: &Context, names: &[&str]) -> Option<Ignored> {
     Some(Ignored::Rejected(format!("the kernel did not accept it and logged `{line}`")))
 }
 
+/// Parameters of which a file of the kernel's tells what became of them.
+const READ_BACK: [&str; 3] = ["isolcpus", "nohz_full", "irqaffinity"];
+
+/// Without its log the kernel does not tell whether it took other parameters.
+fn untold(ctx: &Context, name: &str) -> Option<Ignored> {
+    let why = ctx.facts.kernel.log.unreadable.as_ref().filter(|_| !READ_BACK.contains(&name))?;
+    Some(Ignored::Untold(format!(
+        "it is on the kernel's line, and only the kernel's log tells whether it was taken: {why}"
+    )))
+}
+
 /// The setting of one value in sysfs or procfs.
 fn attribute(label: &str, path: impl Into<String>, want: Value) -> Setting {
     let path = HostPath::new(path.into());

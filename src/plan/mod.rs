@@ -3,6 +3,8 @@
 
 mod boot;
 pub mod diff;
+mod effects;
+pub mod findings;
 mod in_use;
 mod notes;
 mod owners;
@@ -232,6 +234,10 @@ pub struct Counts {
     pub waiting: usize,
     /// Given to the running kernel, which did not take it.
     pub rejected: usize,
+    /// Set by somebody else.
+    pub foreign: usize,
+    /// Not to be told.
+    pub unverifiable: usize,
     /// To be done by hand.
     pub by_hand: usize,
     /// Cannot be set here.
@@ -330,6 +336,9 @@ pub fn make(
     let open = |item: &Item| matches!(item.observed.state, State::Missing | State::Differs(_));
     let changing = asked.iter().zip(&items).filter(|(_, item)| open(item));
     notes.extend(changing.filter_map(|(asked, _)| asked.setting.note.map(str::to_owned)));
+    if scope == Scope::Everything {
+        notes.extend(effects::notes(host, &facts, &placement, &items));
+    }
     notes.extend(notes::kept_pages(&left_alone, &placement, &facts));
     notes.extend(in_use::redefined(&facts, &steps));
     notes.extend(in_use::services(&facts, &placement, &asked));
@@ -529,6 +538,8 @@ impl Item {
             // A boot would not mend what has a reason of its own.
             State::Differs(Some(_))
             | State::Rejected(_)
+            | State::Foreign(_)
+            | State::Unverifiable(_)
             | State::Waiting(_)
             | State::InLine
             | State::NotApplicable(_) => false,
@@ -552,6 +563,8 @@ impl Plan {
                 State::RebootPending => &mut counts.reboot_pending,
                 State::Waiting(_) => &mut counts.waiting,
                 State::Rejected(_) => &mut counts.rejected,
+                State::Foreign(_) => &mut counts.foreign,
+                State::Unverifiable(_) => &mut counts.unverifiable,
                 State::NotApplicable(_) => &mut counts.not_applicable,
                 State::ByHand(_) => &mut counts.by_hand,
                 State::Obsolete => &mut counts.remove,
@@ -566,12 +579,13 @@ impl Plan {
         self.items.iter().any(Item::needs_reboot)
     }
 
-    /// The exit status of an audit: 0 in line, 1 differs, 3 nothing missing but a reboot.
+    /// The exit status of an audit: 0 in line, 1 differs, 3 nothing missing but a reboot. What cannot be told is no
+    /// difference.
     pub fn status(&self) -> u8 {
         let counts = self.counts();
         match counts {
             _ if counts.add + counts.change + counts.remove + counts.by_hand > 0 => 1,
-            _ if counts.waiting + counts.rejected > 0 => 1,
+            _ if counts.waiting + counts.rejected + counts.foreign > 0 => 1,
             _ if counts.reboot_pending > 0 => 3,
             _ => 0,
         }

@@ -6,7 +6,7 @@ use crate::resources::State;
 /// One row.
 pub struct Row {
     /// `+` not there, `~` differs, `=` in line, `>` waits for a boot, `*` waits for guests, `x` rejected by the
-    /// kernel, `!` by hand, `.` cannot be set.
+    /// kernel, `@` set by somebody else, `?` cannot be told, `!` by hand, `.` cannot be set.
     pub sign: char,
     /// The knob and what it sets.
     pub name: String,
@@ -22,7 +22,7 @@ pub struct Row {
 const LONGEST_LIST: usize = 24;
 
 /// What the signs mean.
-pub const SIGNS: [(char, &str); 9] = [
+pub const SIGNS: [(char, &str); 11] = [
     ('+', "add"),
     ('~', "change"),
     ('-', "remove"),
@@ -30,12 +30,14 @@ pub const SIGNS: [(char, &str); 9] = [
     ('>', "waits for a boot"),
     ('*', "waits for guests"),
     ('x', "rejected by the kernel"),
+    ('@', "set by somebody else"),
+    ('?', "cannot be told"),
     ('!', "by hand"),
     ('.', "cannot be set"),
 ];
 
 /// Those that few plans have.
-const RARE: [char; 2] = ['*', 'x'];
+const RARE: [char; 4] = ['*', 'x', '@', '?'];
 
 /// What the signs mean, on one line; the rare ones where a row has them.
 pub fn legend(rows: &[Row]) -> String {
@@ -53,6 +55,8 @@ pub fn sign(state: &State) -> char {
         State::RebootPending => '>',
         State::Waiting(_) => '*',
         State::Rejected(_) => 'x',
+        State::Foreign(_) => '@',
+        State::Unverifiable(_) => '?',
         State::NotApplicable(_) => '.',
         State::ByHand(_) => '!',
         State::Obsolete => '-',
@@ -108,6 +112,8 @@ fn row(group: &[&Item]) -> Row {
         | State::NotApplicable(reason)
         | State::ByHand(reason)
         | State::Rejected(reason)
+        | State::Foreign(reason)
+        | State::Unverifiable(reason)
         | State::Waiting(reason) => reason.clone(),
         State::InLine | State::Missing | State::Differs(None) | State::RebootPending | State::Obsolete => {
             String::new()

@@ -53,10 +53,28 @@ impl Plan {
             .settings_that("Not in line", |item| item.observed.state != State::InLine)
             .trim_end_matches('\n');
         out += "\n";
+        out += &self.reasons(profile);
         out += &self.by_hand();
         out += &self.notes_text();
         out += &format!("\n{}\n", self.verdict());
         printable(&out)
+    }
+
+    /// For each knob that is not in line where that was read, why it matters and what mends it.
+    fn reasons(&self, profile: &str) -> String {
+        let mut lines: Vec<String> = Vec::new();
+        let mut last = None;
+        for finding in self.findings(profile) {
+            // A knob's settings differ for one reason and are mended by one command.
+            let this = (finding.item.knob, finding.remedy.clone());
+            if last.as_ref() == Some(&this) {
+                continue;
+            }
+            lines.push(format!("{}: {}", finding.item.knob, finding.why));
+            lines.push(format!("    read from {}; mend by: {}", finding.read_from, finding.remedy));
+            last = Some(this);
+        }
+        section("Why it matters, and what mends it", lines.into_iter())
     }
 
     fn machine(&self) -> String {
@@ -166,6 +184,8 @@ impl Plan {
             (c.reboot_pending, "waiting for a boot"),
             (c.waiting, "waiting for guests"),
             (c.rejected, "rejected by the kernel"),
+            (c.foreign, "set by somebody else"),
+            (c.unverifiable, "cannot be told"),
             (c.by_hand, "by hand"),
             (c.not_applicable, "cannot be set"),
             (c.unmet, "unmet"),
@@ -195,9 +215,14 @@ impl Plan {
 
     fn verdict(&self) -> String {
         let c = self.counts();
-        let open = c.add + c.change + c.remove + c.by_hand + c.waiting + c.rejected;
+        let open = c.add + c.change + c.remove + c.by_hand + c.waiting + c.rejected + c.foreign;
         let total = self.items.iter().filter(|item| !item.is_check()).count() - c.not_applicable;
         match self.status() {
+            0 if c.unverifiable > 0 => format!(
+                "In line as far as it can be told: {} of {total} settings are in force, {} cannot be told.",
+                total - c.unverifiable,
+                c.unverifiable
+            ),
             0 => format!("In line: all {total} settings are in force."),
             3 => format!(
                 "In line but for a reboot: {} of {total} settings take effect at the next boot.",

@@ -58,7 +58,10 @@ pub(super) fn begin(
     }
     let open = |item: &Item| {
         item.reach == Reach::Reboot
-            && matches!(item.observed.state, State::Missing | State::Differs(_) | State::Obsolete)
+            && matches!(
+                item.observed.state,
+                State::Missing | State::Differs(_) | State::Foreign(_) | State::Obsolete
+            )
     };
     if !items.iter().any(open) {
         return course;

@@ -47,6 +47,8 @@ pub enum Ignored {
     Rejected(String),
     /// The kernel was built without it.
     Unsupported(String),
+    /// Only its log would tell, and that cannot be read.
+    Untold(String),
 }
 
 impl fmt::Display for Arguments {
@@ -67,14 +69,15 @@ impl Arguments {
         let stays = if next.is_empty() { runs && unknown } else { next.iter().all(|line| self.holds(line)) };
         let state = match (runs, stays, &self.ignored) {
             _ if self.conflict.is_some() && !self.wins() => {
-                State::Differs(self.conflict.as_ref().map(Conflict::to_string))
+                State::Foreign(self.conflict.as_ref().map(Conflict::to_string).unwrap_or_default())
             }
             _ if next.iter().any(|line| self.contradicted_by(line).is_some()) => {
                 let other = next.iter().find_map(|line| self.contradicted_by(line)).unwrap_or_default();
-                State::Differs(Some(format!("the next boot has {other} too, not from this program")))
+                State::Foreign(format!("the next boot has {other} too, not from this program"))
             }
             (true, true, Some(Ignored::Rejected(reason))) => State::Rejected(reason.clone()),
             (true, true, Some(Ignored::Unsupported(reason))) => State::NotApplicable(reason.clone()),
+            (true, true, Some(Ignored::Untold(reason))) => State::Unverifiable(reason.clone()),
             (true, true, None) => State::InLine,
             (false, true, _) => State::RebootPending,
             _ if !written => State::ByHand("to be added to the boot loader's kernel arguments".into()),

@@ -115,7 +115,7 @@ impl Attribute {
                 (None, State::NotApplicable(format!("the kernel has no {}", self.path)))
             }
             Err(error @ ReadError::Untold) => (None, State::NotApplicable(format!("{} {error}", self.path))),
-            Err(error) => (None, State::Differs(Some(format!("{} {error}", self.path)))),
+            Err(error) => (None, super::unread(&self.path, error)),
             Ok(file) => match self.want.parse_like(&file.text()) {
                 None => {
                     let text = file.text().trim().to_owned();

@@ -17,6 +17,7 @@ use crate::formats::HostPath;
 use crate::guest;
 use crate::host::{Read, ReadError};
 use serde::Serialize;
+use std::fmt;
 
 /// One thing on the machine with the value it should have.
 #[derive(Debug, Clone)]
@@ -81,6 +82,10 @@ pub enum State {
     Waiting(String),
     /// It cannot be set here: why.
     NotApplicable(String),
+    /// Somebody else sets it: who, and to what.
+    Foreign(String),
+    /// Whether it is in force cannot be told: why.
+    Unverifiable(String),
     /// It has to be done by hand: what.
     ByHand(String),
     /// We set it once, and nothing asks for it any more.
@@ -154,6 +159,14 @@ fn unknown() -> Option<String> {
     Some("unknown".into())
 }
 
+/// How something stands that could not be read.
+fn unread(what: impl fmt::Display, error: ReadError) -> State {
+    match error.forbidden() {
+        Some(why) => State::Unverifiable(format!("{what}: {error}; {why}")),
+        None => State::Differs(Some(format!("{what}: {error}"))),
+    }
+}
+
 /// The text of an owned file or link against the wanted one.
 fn observe_text(found: Result<String, ReadError>, wanted: &str) -> Observed {
     let (running, state) = match found {
@@ -161,7 +174,7 @@ fn observe_text(found: Result<String, ReadError>, wanted: &str) -> Observed {
         Ok(_) => (Some("other content".into()), State::Differs(None)),
         Err(ReadError::Absent) => (None, State::Missing),
         Err(ReadError::Untold) => (unknown(), State::Missing),
-        Err(error) => (None, State::Differs(Some(error.to_string()))),
+        Err(error) => (None, unread("the file", error)),
     };
     Observed { next_boot: running.clone(), running, state }
 }
@@ -172,7 +185,7 @@ fn observe_domain(host: &dyn Read, name: &str, xml: &str) -> Observed {
     let (running, state) = match host.file(&definition(name)) {
         Err(ReadError::Absent) => (None, State::Missing),
         Err(ReadError::Untold) => (unknown(), State::Missing),
-        Err(error) => (None, State::Differs(Some(format!("its definition: {error}")))),
+        Err(error) => (None, unread("its definition", error)),
         Ok(file) => match guest::differences(&file.text(), xml) {
             Err(error) => (defined(), State::Differs(Some(error.to_string()))),
             Ok(found) if found.is_empty() => (Some(AS_PLANNED.to_owned()), State::InLine),

@@ -3,9 +3,10 @@
 //! tests/commands/NAME.txt holds what is printed, byte for byte. After a wanted change of the output write them
 //! anew with `UPDATE_EXPECT=1 cargo test --test commands`, and review the difference.
 //!
-//! Needs the packages strace, git and patch, grub-common and grub2-common, busybox-static, util-linux, and
-//! cc with binutils, which Rust itself needs to link.
+//! Needs the packages strace, git and patch, grub-common and grub2-common, busybox-static, util-linux, prometheus,
+//! python3-jsonschema, systemd, and cc with binutils, which Rust itself needs to link.
 
+mod audit;
 mod bad_input;
 mod bad_profile;
 mod checks;

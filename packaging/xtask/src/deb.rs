@@ -10,13 +10,17 @@ use anyhow::{Context, Result, bail};
 use crate::shell::{cargo, need, output, root, run as run_command, step};
 
 const TARGET: &str = "x86_64-unknown-linux-gnu";
+/// Units that the package has and does not enable.
+const UNITS: [&str; 3] =
+    ["rtkvm-tune-verify.service", "rtkvm-tune-verify.timer", "rtkvm-tune-metrics.service"];
 /// Where the files of the repository go.
-const DOCUMENTS: [(&str, &str); 10] = [
+const DOCUMENTS: [(&str, &str); 11] = [
     ("README.md", "usr/share/doc/rtkvm-tune/README.md"),
     ("docs/output.md", "usr/share/doc/rtkvm-tune/docs/output.md"),
     ("docs/profile.md", "usr/share/doc/rtkvm-tune/docs/profile.md"),
     ("docs/knobs.md", "usr/share/doc/rtkvm-tune/docs/knobs.md"),
     ("docs/lint.md", "usr/share/doc/rtkvm-tune/docs/lint.md"),
+    ("docs/verify.schema.json", "usr/share/doc/rtkvm-tune/docs/verify.schema.json"),
     ("docs/trial.md", "usr/share/doc/rtkvm-tune/docs/trial.md"),
     ("LICENSE-MIT", "usr/share/doc/rtkvm-tune/LICENSE-MIT"),
     ("LICENSE-APACHE", "usr/share/doc/rtkvm-tune/LICENSE-APACHE"),
@@ -53,6 +57,10 @@ pub(crate) fn build(profile: &str) -> Result<PathBuf> {
         let to = tree.join("usr/share/man/man8").join(name);
         put(&page, &to, 0o644)?;
         run_command(Command::new("gzip").args(["--best", "--no-name"]).arg(&to))?;
+    }
+    for unit in UNITS {
+        let to = tree.join("usr/lib/systemd/system").join(unit);
+        put(&root().join("packaging/systemd").join(unit), &to, 0o644)?;
     }
     put(&root().join("packaging/prerm.sh"), &tree.join("DEBIAN/prerm"), 0o755)?;
     let version = env!("CARGO_PKG_VERSION");

@@ -79,6 +79,7 @@ fn pages(root: &Path) -> Result<BTreeMap<String, String>> {
     let mut pages = manual()?;
     pages.insert("docs/knobs.md".into(), knob_reference());
     pages.insert("docs/lint.md".into(), lint_reference());
+    pages.insert("docs/verify.schema.json".into(), crate::schema::verify());
     pages.insert("docs/profile.md".into(), profile_reference(&example));
     Ok(pages)
 }

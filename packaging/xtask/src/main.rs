@@ -7,6 +7,7 @@ mod captures;
 mod deb;
 mod docs;
 mod lab;
+mod schema;
 mod shell;
 mod test;
 

@@ -7,7 +7,7 @@ use nix::unistd::geteuid;
 
 use crate::shell::{need, run};
 
-const PACKAGES: [&str; 17] = [
+const PACKAGES: [&str; 20] = [
     "busybox-static",
     "cpio",
     "e2fsprogs",
@@ -21,9 +21,12 @@ const PACKAGES: [&str; 17] = [
     "openssh-client",
     "ostree",
     "patch",
+    "prometheus",
+    "python3-jsonschema",
     "qemu-system-x86",
     "qemu-utils",
     "strace",
+    "systemd",
     "systemd-boot",
 ];
 
