@@ -11,6 +11,7 @@ pub mod kernel;
 pub mod kernel_log;
 pub mod numa;
 pub mod owners;
+pub mod power;
 pub mod processes;
 pub mod trial;
 
@@ -23,6 +24,7 @@ pub use kernel::{Architecture, Kernel};
 pub use kernel_log::KernelLog;
 pub use numa::{Node, Numa, Pool};
 pub use owners::{Banned, Owners, Tuned};
+pub use power::Power;
 pub use processes::{KernelThread, RunningGuest, Service, ThreadKind};
 
 use crate::formats::{CpuSet, HostPath};
@@ -39,6 +41,9 @@ pub struct Facts {
     pub irqs: Irqs,
     /// The running kernel and the operating system.
     pub kernel: Kernel,
+    /// How the processor saves power.
+    #[serde(skip)]
+    pub power: Power,
     /// How the machine boots.
     pub boot: Boot,
     /// The guests that run.
@@ -93,6 +98,7 @@ impl Facts {
         let (kernel, trial) = (Kernel::read(host), trial::Found::read(host));
         let boot = Boot::read(host).once(trial.next(&kernel));
         Ok(Facts {
+            power: Power::read(host, &cpus),
             cpus,
             numa,
             irqs: Irqs::read(host),

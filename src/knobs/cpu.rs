@@ -1,10 +1,11 @@
 //! CPU isolation at boot.
 
 use super::boot::argument;
-use super::{Disruption, Knob, Reach, attribute, ignored};
+use super::values::{risky, word};
+use super::{Disruption, Knob, Reach, Values, attribute, ignored};
 use crate::resources::{Ignored, Value};
 
-pub(super) const KNOBS: &[Knob] = &[ISOLCPUS, NOHZ_FULL, RCU_NOCBS, RCU_NORMAL, SKEW_TICK];
+pub(super) const KNOBS: &[Knob] = &[ISOLCPUS, NOHZ_FULL, RCU_NOCBS, RCU_NORMAL, SKEW_TICK, MITIGATIONS];
 
 const ISOLCPUS: Knob = Knob {
     id: "cpu.isolcpus",
@@ -18,6 +19,7 @@ const ISOLCPUS: Knob = Knob {
     check: "/sys/devices/system/cpu/isolated holds exactly the isolated CPUs",
     reach: Reach::Reboot,
     disruption: Disruption::Reboot,
+    values: Values::ON,
     settings: |ctx| {
         let isolated = &ctx.placement.isolated;
         let ignored =
@@ -36,6 +38,7 @@ const NOHZ_FULL: Knob = Knob {
     check: "/sys/devices/system/cpu/nohz_full holds exactly the isolated CPUs",
     reach: Reach::Reboot,
     disruption: Disruption::Reboot,
+    values: Values::ON,
     settings: |ctx| {
         let isolated = &ctx.placement.isolated;
         let ignored =
@@ -54,6 +57,7 @@ const RCU_NOCBS: Knob = Knob {
     check: "/proc/cmdline, and in the kernel's log `Offload RCU callbacks from CPUs`; there is no attribute for it",
     reach: Reach::Reboot,
     disruption: Disruption::Reboot,
+    values: Values::ON,
     settings: |ctx| {
         let isolated = &ctx.placement.isolated;
         // As nohz_full implies it, there may be more of them.
@@ -77,6 +81,7 @@ const RCU_NORMAL: Knob = Knob {
     check: "/sys/kernel/rcu_normal is 1",
     reach: Reach::Live,
     disruption: Disruption::None,
+    values: Values::ON,
     settings: |_| Ok(vec![attribute("rcu_normal", "/sys/kernel/rcu_normal", Value::Number(1))]),
 };
 
@@ -90,5 +95,29 @@ const SKEW_TICK: Knob = Knob {
     check: "/proc/cmdline; the kernel has no attribute for it",
     reach: Reach::Reboot,
     disruption: Disruption::Reboot,
+    values: Values::ON,
     settings: |ctx| argument(ctx, "skew_tick", "1", None),
+};
+
+const MITIGATIONS: Knob = Knob {
+    id: "cpu.mitigations",
+    summary: "Choose the protection against leaks between programs through the processor",
+    why: "Each entry into the kernel, and each guest that is left or entered, takes longer with it: flushes and barriers. \
+        That is mostly throughput; the worst case gains little. Only where every guest and every program is yours \
+        does it make sense to go without.",
+    source: "Linux admin-guide/hw-vuln/index.rst; admin-guide/kernel-parameters.txt (mitigations)",
+    since: "Linux 5.2",
+    check: "/proc/cmdline, and what /sys/devices/system/cpu/vulnerabilities says of each",
+    reach: Reach::Reboot,
+    disruption: Disruption::Reboot,
+    values: Values::opt_in(&[
+        risky(
+            "off",
+            "none of them",
+            "programs and guests can read the memory of others through Spectre, Meltdown, MDS and the like",
+        ),
+        word("auto", "all that the processor needs"),
+        word("auto,nosmt", "the same, and no second thread of a core where that is needed"),
+    ]),
+    settings: |ctx| argument(ctx, "mitigations", ctx.value.word(), None),
 };

@@ -1,7 +1,7 @@
 //! Interrupts.
 
 use super::boot::argument;
-use super::{Context, Disruption, Knob, Reach, Setting};
+use super::{Context, Disruption, Knob, Reach, Setting, Values};
 use crate::facts::irqs::{DEFAULT_AFFINITY, directory};
 use crate::facts::{Irq, Movable};
 use crate::formats::{CpuSet, HostPath};
@@ -19,6 +19,7 @@ const BOOT_AFFINITY: Knob = Knob {
     check: "/proc/cmdline, and /proc/irq/default_smp_affinity after a boot",
     reach: Reach::Reboot,
     disruption: Disruption::Reboot,
+    values: Values::ON,
     settings: |ctx| argument(ctx, "irqaffinity", &ctx.placement.housekeeping.to_string(), None),
 };
 
@@ -32,6 +33,7 @@ const DEFAULT: Knob = Knob {
     check: "/proc/irq/default_smp_affinity, compared as a mask",
     reach: Reach::Live,
     disruption: Disruption::None,
+    values: Values::ON,
     settings: |ctx| {
         let want = Value::Mask(ctx.placement.housekeeping.clone());
         let setting = attribute("new interrupts", HostPath::new(DEFAULT_AFFINITY), want, None);
@@ -54,6 +56,7 @@ const AFFINITY: Knob = Knob {
     check: "/proc/irq/N/smp_affinity_list is within the housekeeping CPUs",
     reach: Reach::Live,
     disruption: Disruption::IrqMove,
+    values: Values::ON,
     settings: |ctx| Ok(ctx.facts.irqs.irqs.iter().map(|irq| irq_setting(ctx, irq)).collect()),
 };
 

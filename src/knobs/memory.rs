@@ -1,6 +1,7 @@
 //! Huge pages for guest memory.
 
-use super::{Context, Disruption, Knob, Reach, Setting, attribute, boot, refused, sysctl};
+use super::values::word;
+use super::{Context, Disruption, Knob, Reach, Setting, Values, attribute, boot, refused, sysctl};
 use crate::formats::kernel_args::KernelArg;
 use crate::formats::{HostPath, Size};
 use crate::profile::Diagnostic;
@@ -20,6 +21,7 @@ const BOOT_PAGES: Knob = Knob {
     check: "nr_hugepages of every node after a boot, see memory.hugepages",
     reach: Reach::Reboot,
     disruption: Disruption::Reboot,
+    values: Values::ON,
     settings: |ctx| {
         let nodes = ctx.placement.nodes.iter().filter(|node| node.pages.count > 0);
         let counts: Vec<_> = nodes.map(|node| (node.id, node.pages.count)).collect();
@@ -57,6 +59,7 @@ const PAGES: Knob = Knob {
     check: "/sys/devices/system/node/nodeN/hugepages/hugepages-*kB/nr_hugepages",
     reach: Reach::Live,
     disruption: Disruption::BriefStall,
+    values: Values::ON,
     settings: |ctx| {
         let page = ctx.placement.page;
         let pools = ctx.facts.numa.nodes.iter().filter_map(|node| Some((node.id, node.pool(page)?)));
@@ -83,6 +86,7 @@ const THP: Knob = Knob {
     check: "/sys/kernel/mm/transparent_hugepage/enabled has never in brackets",
     reach: Reach::Live,
     disruption: Disruption::None,
+    values: Values::ON,
     settings: |_| {
         let path = "/sys/kernel/mm/transparent_hugepage/enabled";
         Ok(vec![attribute("transparent_hugepage", path, Value::Choice("never".into()))])
@@ -93,13 +97,21 @@ const KSM: Knob = Knob {
     id: "memory.ksm",
     summary: "Do not look for equal pages to share",
     why: "The scanner takes CPU time and memory bandwidth, and a guest that writes to a shared page waits for its copy. \
-        Pages that are shared already stay so until they are written.",
+        Pages that are shared already stay so until they are written, unless they are taken apart at once, which may need \
+        more memory than there is.",
     source: "Linux admin-guide/mm/ksm.rst",
     since: "Linux 2.6.32, with CONFIG_KSM",
-    check: "/sys/kernel/mm/ksm/run is 0",
+    check: "/sys/kernel/mm/ksm/run is 0, or 2 with \"unmerge\"",
     reach: Reach::Live,
     disruption: Disruption::None,
-    settings: |_| Ok(vec![attribute("ksm", "/sys/kernel/mm/ksm/run", Value::Number(0))]),
+    values: Values::words(&[
+        word("stop", "shared pages stay shared"),
+        word("unmerge", "shared pages are taken apart at once"),
+    ]),
+    settings: |ctx| {
+        let run = if ctx.value.word() == "unmerge" { 2 } else { 0 };
+        Ok(vec![attribute("ksm", "/sys/kernel/mm/ksm/run", Value::Number(run))])
+    },
 };
 
 const STAT_INTERVAL: Knob = Knob {
@@ -109,10 +121,11 @@ const STAT_INTERVAL: Knob = Knob {
         /proc/vmstat are up to 10 s old in exchange.",
     source: "Linux admin-guide/sysctl/vm.rst (stat_interval)",
     since: "Linux 2.6.24",
-    check: "/proc/sys/vm/stat_interval is 10",
+    check: "/proc/sys/vm/stat_interval",
     reach: Reach::Live,
     disruption: Disruption::None,
-    settings: |_| sysctl("vm.stat_interval", 10),
+    values: Values::number(10, 1..=3600, "s"),
+    settings: |ctx| sysctl("vm.stat_interval", ctx.value.number()),
 };
 
 const MOUNT: Knob = Knob {
@@ -126,6 +139,7 @@ const MOUNT: Knob = Knob {
     check: "the mount unit and its link have the planned content",
     reach: Reach::Live,
     disruption: Disruption::None,
+    values: Values::ON,
     settings: |ctx| {
         if ctx.placement.page != Size::GIB || ctx.placement.nodes.iter().all(|node| node.pages.count == 0) {
             return Ok(Vec::new());

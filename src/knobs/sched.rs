@@ -1,6 +1,7 @@
 //! The scheduler, its timers and unbound kernel work.
 
-use super::{Context, Disruption, Knob, Reach, Setting, attribute, sysctl};
+use super::boot::flag;
+use super::{Context, Disruption, Knob, Reach, Setting, Values, attribute, sysctl, unfit};
 use crate::facts::kernel::{WORKQUEUE_MASK, WORKQUEUES};
 use crate::facts::{KernelThread, ThreadKind};
 use crate::formats::Policy;
@@ -8,7 +9,7 @@ use crate::profile::Diagnostic;
 use crate::resources::{Attribute, Resource, Value};
 
 pub(super) const KNOBS: &[Knob] =
-    &[RT_THROTTLING, TIMER_MIGRATION, NUMA_BALANCING, UNBOUND_WORK, KERNEL_THREADS];
+    &[RT_THROTTLING, TIMER_MIGRATION, NUMA_BALANCING, UNBOUND_WORK, KERNEL_THREADS, THREADED_INTERRUPTS];
 
 const RT_THROTTLING: Knob = Knob {
     id: "sched.rt-throttling",
@@ -21,6 +22,7 @@ const RT_THROTTLING: Knob = Knob {
     check: "/proc/sys/kernel/sched_rt_runtime_us is -1",
     reach: Reach::Live,
     disruption: Disruption::None,
+    values: Values::ON,
     settings: |_| sysctl("kernel.sched_rt_runtime_us", -1),
 };
 
@@ -34,6 +36,7 @@ const TIMER_MIGRATION: Knob = Knob {
     check: "/proc/sys/kernel/timer_migration is 0",
     reach: Reach::Live,
     disruption: Disruption::None,
+    values: Values::ON,
     settings: |_| sysctl("kernel.timer_migration", 0),
 };
 
@@ -47,6 +50,7 @@ const NUMA_BALANCING: Knob = Knob {
     check: "/proc/sys/kernel/numa_balancing is 0",
     reach: Reach::Live,
     disruption: Disruption::None,
+    values: Values::ON,
     settings: |_| sysctl("kernel.numa_balancing", 0),
 };
 
@@ -60,6 +64,7 @@ const UNBOUND_WORK: Knob = Knob {
     check: "cpumask of /sys/devices/virtual/workqueue and of each workqueue there, compared as masks",
     reach: Reach::Live,
     disruption: Disruption::None,
+    values: Values::ON,
     settings: |ctx| {
         let queues = ctx.facts.kernel.workqueues.iter();
         let own = queues.map(|name| (format!("workqueue {name}"), format!("{WORKQUEUES}/{name}/cpumask")));
@@ -84,6 +89,7 @@ const KERNEL_THREADS: Knob = Knob {
     check: "policy and priority of each thread in /proc/PID/stat",
     reach: Reach::Live,
     disruption: Disruption::None,
+    values: Values::ON,
     settings: |ctx| {
         let highest = highest_priority(ctx)?;
         let threads = ctx.facts.threads.iter().filter(|thread| {
@@ -120,3 +126,20 @@ fn highest_priority(ctx: &Context) -> Result<u8, Vec<Diagnostic>> {
     let help = "use 98 or less: ksoftirqd, ktimers and rcuc must run before a vCPU that never sleeps";
     Err(vec![Diagnostic::error(highest.span.clone(), message).help(help)])
 }
+
+const THREADED_INTERRUPTS: Knob = Knob {
+    id: "sched.threadirqs",
+    summary: "Handle interrupts in threads, which the scheduler can put off",
+    why: "A vCPU of a higher priority is then not held up by an interrupt handler that came to its CPU. Each interrupt \
+        costs a switch to its thread more. Kernels with PREEMPT_RT always do it.",
+    source: "Linux admin-guide/kernel-parameters.txt (threadirqs)",
+    since: "Linux 2.6.39",
+    check: "/proc/cmdline, and threads named irq/N-...",
+    reach: Reach::Reboot,
+    disruption: Disruption::Reboot,
+    values: Values::OPT_IN,
+    settings: |ctx| match ctx.facts.kernel.preempt_rt {
+        Some(true) => Ok(vec![unfit("threadirqs", "threadirqs", "a kernel with PREEMPT_RT always does it")]),
+        _ => flag(ctx, "threadirqs"),
+    },
+};

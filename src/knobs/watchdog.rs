@@ -1,6 +1,6 @@
 //! The kernel's own watchdogs, which take a busy vCPU for a fault.
 
-use super::{Disruption, Knob, Reach, sysctl};
+use super::{Disruption, Knob, Reach, Values, sysctl};
 
 pub(super) const KNOBS: &[Knob] = &[SOFT, NMI, HUNG_TASK];
 
@@ -14,6 +14,7 @@ const SOFT: Knob = Knob {
     check: "/proc/sys/kernel/soft_watchdog is 0",
     reach: Reach::Live,
     disruption: Disruption::BriefStall,
+    values: Values::ON,
     settings: |_| sysctl("kernel.soft_watchdog", 0),
 };
 
@@ -27,6 +28,7 @@ const NMI: Knob = Knob {
     check: "/proc/sys/kernel/nmi_watchdog is 0",
     reach: Reach::Live,
     disruption: Disruption::BriefStall,
+    values: Values::ON,
     settings: |_| sysctl("kernel.nmi_watchdog", 0),
 };
 
@@ -40,5 +42,6 @@ const HUNG_TASK: Knob = Knob {
     check: "/proc/sys/kernel/hung_task_timeout_secs is 600",
     reach: Reach::Live,
     disruption: Disruption::None,
+    values: Values::ON,
     settings: |_| sysctl("kernel.hung_task_timeout_secs", 600),
 };

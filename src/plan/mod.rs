@@ -19,7 +19,7 @@ use crate::formats::trial::Trial;
 use crate::guest::Templates;
 use crate::host::{Metadata, Program, Read};
 use crate::journal::{self, Entry};
-use crate::knobs::{self, Context, Disruption, Knob, Reach, Setting};
+use crate::knobs::{self, Choice, Context, Disruption, Knob, Reach, Setting};
 use crate::placement::{self, Placement};
 use crate::profile::{BootLoader, Diagnostic, Parsed};
 use crate::resources::{Observed, Resource, State, Value, definition, follow_ups};
@@ -257,33 +257,33 @@ pub fn make(
         true => owners::without_rt_conf(host, facts),
         false => (facts, Vec::new()),
     };
-    let kept = knobs::kept(profile);
+    let choices = knobs::chosen(profile);
     let placed = placement::place(profile, &facts);
     // At boot a template that is broken must not keep the machine from its pages and interrupts.
     let own = if scope != Scope::Runtime { &facts.templates[..] } else { &[] };
     let templates = Templates::new(own).map_err(|error| vec![Diagnostic::whole(error.to_string())]);
-    let (kept, (placement, warnings), templates) = match (kept, placed, templates) {
-        (Ok(kept), Ok(placed), Ok(templates)) => (kept, placed, templates),
-        (kept, placed, templates) => {
-            let errors = [kept.err(), placed.err(), templates.err()];
+    let (choices, (placement, warnings), templates) = match (choices, placed, templates) {
+        (Ok(choices), Ok(placed), Ok(templates)) => (choices, placed, templates),
+        (choices, placed, templates) => {
+            let errors = [choices.err(), placed.err(), templates.err()];
             return Err(errors.into_iter().flatten().flatten().collect());
         }
     };
-    let ctx = Context {
+    let context = |choice: &Choice| Context {
         profile,
         source: &parsed.source,
         facts: &facts,
         placement: &placement,
         templates: &templates,
+        value: choice.value,
     };
-    let asked = ask(&ctx, scope)?;
+    let asked = ask(context, &choices, scope)?;
     let guests = asked.iter().filter_map(|asked| match &asked.setting.resource {
         Resource::Domain { name, xml } => Some(Rendered { name: name.clone(), xml: xml.clone() }),
         _ => None,
     });
     let guests: Vec<_> = guests.collect();
-    let (left_alone, asked): (Vec<_>, Vec<_>) =
-        asked.into_iter().partition(|asked| kept.contains(&asked.knob.id));
+    let (left_alone, asked): (Vec<_>, Vec<_>) = asked.into_iter().partition(|asked| asked.kept);
     let boot = match scope {
         Scope::Everything | Scope::Trial(_) => Boot::plan(host, &facts, &asked, &left_alone, &past.state),
         Scope::Runtime => None,
@@ -322,6 +322,7 @@ pub fn make(
     items.extend(restored.items);
     let mut notes = notes::of_the_machine(&facts, profile);
     notes.extend(notes::other_guests(&placement, &facts));
+    notes.extend(choices.iter().filter_map(notes::unprotected));
     notes.extend(past.notes.iter().chain(&restored.notes).cloned());
     let held = boot.as_ref().map(Boot::held).unwrap_or_default();
     let finished = restored.finished.into_iter().chain(boot.iter().flat_map(Boot::finished)).collect();
@@ -396,6 +397,8 @@ fn passed_by(items: &mut [Item], facts: &Facts, state: &journal::State) {
 /// One setting and the knob that asks for it.
 struct Asked {
     knob: &'static Knob,
+    /// Whether the profile leaves it as the machine has it.
+    kept: bool,
     setting: Setting,
 }
 
@@ -418,12 +421,18 @@ impl Asked {
 }
 
 /// What every knob asks for, within the scope.
-fn ask(ctx: &Context, scope: Scope) -> Result<Vec<Asked>, Vec<Diagnostic>> {
+fn ask<'c>(
+    context: impl Fn(&Choice) -> Context<'c>,
+    choices: &[Choice],
+    scope: Scope,
+) -> Result<Vec<Asked>, Vec<Diagnostic>> {
     let mut asked = Vec::new();
     let mut found = Vec::new();
-    for knob in knobs::all().filter(|knob| scope != Scope::Runtime || knob.reach == Reach::Live) {
-        match (knob.settings)(ctx) {
-            Ok(settings) => asked.extend(settings.into_iter().map(|setting| Asked { knob, setting })),
+    for choice in choices.iter().filter(|choice| scope != Scope::Runtime || choice.knob.reach == Reach::Live)
+    {
+        let Choice { knob, kept, .. } = *choice;
+        match (knob.settings)(&context(choice)) {
+            Ok(settings) => asked.extend(settings.into_iter().map(|setting| Asked { knob, kept, setting })),
             Err(errors) => found.extend(errors),
         }
     }
@@ -487,8 +496,8 @@ fn steps(
                 let (name, path, after) = (name.clone(), definition(name), Some(xml.clone()));
                 domains.push(Step::Domain { name, before: text(&path), path, after, metadata: None });
             }
-            // All of them together, in the drop-in.
-            Resource::Arguments(_) => {}
+            // All arguments together, in the drop-in.
+            Resource::Arguments(_) | Resource::Unfit { .. } => {}
         }
     }
     attributes.extend_from_slice(&restored.attributes);

@@ -39,6 +39,13 @@ pub enum Resource {
         /// The rendered document.
         xml: String,
     },
+    /// Something that this machine has not got, or that would be wrong here: nothing is written.
+    Unfit {
+        /// The value it would have.
+        wanted: String,
+        /// Why it cannot be set.
+        reason: String,
+    },
 }
 
 /// A whole file that we own.
@@ -106,14 +113,17 @@ impl Resource {
                 observe_text(host.link(path).map(|link| link.to_string()), target)
             }
             Resource::Domain { name, xml } => observe_domain(host, name, xml),
+            Resource::Unfit { reason, .. } => {
+                Observed { running: None, next_boot: None, state: State::NotApplicable(reason.clone()) }
+            }
         }
     }
 
-    /// Where it is; `None` for kernel arguments, which share a file.
+    /// Where it is; `None` for kernel arguments, which share a file, and for what is not there.
     pub fn path(&self) -> Option<HostPath> {
         match self {
             Resource::Attribute(attribute) => Some(attribute.path.clone()),
-            Resource::Arguments(_) => None,
+            Resource::Arguments(_) | Resource::Unfit { .. } => None,
             Resource::File(file) => Some(file.path.clone()),
             Resource::Link { path, .. } => Some(path.clone()),
             Resource::Domain { name, .. } => Some(definition(name)),
@@ -127,6 +137,7 @@ impl Resource {
             Resource::Arguments(arguments) => arguments.to_string(),
             Resource::File(_) | Resource::Domain { .. } => AS_PLANNED.into(),
             Resource::Link { target, .. } => format!("-> {target}"),
+            Resource::Unfit { wanted, .. } => wanted.clone(),
         }
     }
 }

@@ -122,3 +122,50 @@ fn huge_pages_get_their_mount() {
     assert!(tree.at("etc/systemd/system/sysinit.target.wants/dev-hugepages1G.mount").is_file());
     assert!(!noted(&tree));
 }
+
+/// The reference profile with these lines under [knobs].
+fn with_knobs(tree: &Tree, lines: &str) -> String {
+    let profile = std::fs::read_to_string(REFERENCE).expect("the reference profile");
+    tree.note("knobs.toml", format!("{profile}\n[knobs]\n{lines}\n"))
+}
+
+/// What the profile chooses is what is wanted; what takes a protection away is said each time.
+#[test]
+fn the_profile_chooses_values() {
+    let tree = Tree::reference();
+    let plan = |lines: &str| {
+        let profile = with_knobs(&tree, lines);
+        let out = tree.tune(&["apply", "--dry-run", &profile, "--format", "json"]).expect(0).out;
+        serde_json::from_str::<Value>(&out).expect("JSON")["plan"].clone()
+    };
+    let wanted = |plan: &Value, knob: &str| {
+        let items = plan["items"].as_array().expect("items").iter();
+        let of: Vec<_> =
+            items.filter(|item| item["knob"] == knob).map(|item| item["wanted"].clone()).collect();
+        of
+    };
+    let chosen = plan(
+        "'memory.stat-interval' = 30\n'memory.ksm' = 'unmerge'\n'cpu.mitigations' = 'off'\n'sched.threadirqs' = 'on'",
+    );
+    assert_eq!(wanted(&chosen, "memory.stat-interval"), ["30"]);
+    assert_eq!(wanted(&chosen, "memory.ksm"), ["2"]);
+    assert_eq!(wanted(&chosen, "cpu.mitigations"), ["mitigations=off"]);
+    let threads =
+        chosen["items"].as_array().expect("items").iter().find(|item| item["knob"] == "sched.threadirqs");
+    assert_eq!(threads.expect("asked for")["state"], "not-applicable", "PREEMPT_RT has it anyway");
+    let warned = |plan: &Value| plan["notes"].to_string().contains("warning: \\\"cpu.mitigations\\\" = ");
+    assert!(warned(&chosen), "{}", chosen["notes"]);
+
+    let other = plan("'cpu.mitigations' = 'auto'");
+    assert_eq!((wanted(&other, "cpu.mitigations").len(), warned(&other)), (1, false));
+    let none = plan("cpu = 'keep'");
+    assert_eq!((wanted(&none, "cpu.mitigations").len(), warned(&none)), (0, false));
+    assert!(wanted(&none, "cpu.isolcpus").is_empty());
+
+    // In line it is said as well.
+    let profile = with_knobs(&tree, "'cpu.mitigations' = 'off'");
+    tree.tune(&["apply", &profile]).expect(0);
+    assert!(tree.read("etc/default/grub.d/99-rtkvm-tune.cfg").contains(" mitigations=off"));
+    let said = tree.tune(&["verify", &profile]).out;
+    assert!(said.contains("warning: \"cpu.mitigations\" = \"off\": programs and guests can read"), "{said}");
+}

@@ -72,6 +72,7 @@ pub(crate) fn assemble(mut cores: Vec<Core>, nodes: &[(u32, Size)], offline: Cpu
         services: Vec::new(),
         threads: Vec::new(),
         owners: Owners::default(),
+        power: Default::default(),
         numa: Numa { shown: true, nodes: nodes.iter().map(node).collect() },
         cpus: Cpus {
             possible: present.clone(),
