@@ -9,10 +9,12 @@ pub mod grubenv;
 pub mod irqs;
 pub mod kernel;
 pub mod kernel_log;
+pub mod modules;
 pub mod numa;
 pub mod owners;
 pub mod power;
 pub mod processes;
+pub mod processor;
 pub mod trial;
 
 pub use boot::{Boot, Loader};
@@ -22,10 +24,12 @@ pub use devices::Devices;
 pub use irqs::{Irq, Irqs, Movable};
 pub use kernel::{Architecture, Kernel};
 pub use kernel_log::KernelLog;
+pub use modules::Modules;
 pub use numa::{Node, Numa, Pool};
 pub use owners::{Banned, Owners, Tuned};
 pub use power::Power;
 pub use processes::{KernelThread, RunningGuest, Service, ThreadKind};
+pub use processor::Processor;
 
 use crate::formats::{CpuSet, HostPath};
 use crate::host::{Read, ReadError};
@@ -41,6 +45,12 @@ pub struct Facts {
     pub irqs: Irqs,
     /// The running kernel and the operating system.
     pub kernel: Kernel,
+    /// The processor.
+    #[serde(skip)]
+    pub processor: Processor,
+    /// Modules with parameters that matter.
+    #[serde(skip)]
+    pub modules: Modules,
     /// How the processor saves power.
     #[serde(skip)]
     pub power: Power,
@@ -99,6 +109,8 @@ impl Facts {
         let boot = Boot::read(host).once(trial.next(&kernel));
         Ok(Facts {
             power: Power::read(host, &cpus),
+            processor: Processor::read(host, &cpus),
+            modules: Modules::read(host),
             cpus,
             numa,
             irqs: Irqs::read(host),

@@ -1,9 +1,7 @@
 //! Kernel arguments in general, and those that the operator adds.
 
-    let argument = KernelArg::new(name, value).map_err(|error| vec![Diagnostic::whole(error)])?;
-    let conflict = conflict(ctx, |line| {
-        let other = line.values(name).into_iter().find(|other| *other != value)?;
-        Some(other.map_or(name.to_owned(), |other| format!("{name}={other}")))
+use super::{Context, Disruption, Knob, Reach, Setting, Values, refused};
+use crate::formats::kernel_args::{KernelArg, KernelArgs};
 use crate::profile::{BootLoader, Diagnostic};
 use crate::resources::{Arguments, Conflict, Ignored, Resource};
 

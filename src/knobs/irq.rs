@@ -80,5 +80,5 @@ fn target(ctx: &Context, irq: &Irq) -> CpuSet {
 }
 
 fn attribute(label: &str, path: HostPath, want: Value, fixed: Option<String>) -> Setting {
-    Setting::new(label, Resource::Attribute(Attribute { path, want, fixed }))
+    Setting::new(label, Resource::Attribute(Attribute { path, want, fixed, until_boot: false }))
 }

@@ -7,7 +7,21 @@ use crate::formats::{HostPath, Size};
 use crate::profile::Diagnostic;
 use crate::resources::{Attribute, MOUNT_UNIT, OwnedFile, Resource, Value};
 
-pub(super) const KNOBS: &[Knob] = &[BOOT_PAGES, PAGES, THP, KSM, STAT_INTERVAL, MOUNT];
+pub(super) const KNOBS: &[Knob] = &[
+    BOOT_PAGES,
+    PAGES,
+    THP,
+    KSM,
+    STAT_INTERVAL,
+    MOUNT,
+    EARLY_PAGES,
+    PAGE_STRUCTS,
+    COMPACTION,
+    SWAPPINESS,
+    ZONE_RECLAIM,
+    DIRTY,
+    DIRTY_BACKGROUND,
+];
 
 const BOOT_PAGES: Knob = Knob {
     id: "memory.hugepages-boot",
@@ -65,7 +79,12 @@ const PAGES: Knob = Knob {
         let pools = ctx.facts.numa.nodes.iter().filter_map(|node| Some((node.id, node.pool(page)?)));
         let settings = pools.filter_map(|(id, pool)| {
             let count = ctx.placement.node(id)?.pages.count;
-            let attribute = Attribute { path: pool.path.clone(), want: Value::Count(count), fixed: None };
+            let attribute = Attribute {
+                path: pool.path.clone(),
+                want: Value::Count(count),
+                fixed: None,
+                until_boot: false,
+            };
             let setting = || Setting {
                 at_boot: (at_boot(ctx) != AtBoot::No).then_some(BOOT_PAGES.id),
                 ..Setting::new(format!("node {id}, {page} pages"), Resource::Attribute(attribute))
@@ -170,6 +189,118 @@ const MOUNT_TEXT: &str = "# Written by rtkvm-tune; changes are lost at the next 
     \n\
     [Install]\n\
     WantedBy=sysinit.target\n";
+
+const EARLY_PAGES: Knob = Knob {
+    id: "memory.hugepages-early",
+    summary: "Reserve the huge pages of each node early in the boot, where the kernel cannot",
+    why: "Kernels before 5.16 take one number for all nodes of a machine, and 0 for numbers per node. systemd-tmpfiles then \
+        writes the numbers before any service starts, libvirt among them, while memory is still in one piece. The boot \
+        unit tries again for what is missing.",
+    source: "tmpfiles.d(5), systemd-tmpfiles(8); Linux admin-guide/mm/hugetlbpage.rst",
+    since: "systemd 205 or before; on machines of several nodes with Linux before 5.16",
+    check: "nr_hugepages of every node after a boot, see memory.hugepages",
+    reach: Reach::Live,
+    disruption: Disruption::None,
+    values: Values::ON,
+    settings: |ctx| {
+        let page = ctx.placement.page;
+        let nodes = ctx.facts.numa.nodes.iter().filter_map(|node| {
+            let count = ctx.placement.node(node.id)?.pages.count;
+            let path = &node.pool(page)?.path;
+            // The exclamation mark: at boot only, not when somebody runs systemd-tmpfiles by hand.
+            (count > 0).then(|| format!("w! {path} - - - - {count}\n"))
+        });
+        let lines: String = nodes.collect();
+        if lines.is_empty() || at_boot(ctx) != AtBoot::No {
+            return Ok(Vec::new());
+        }
+        let content = format!("# Written by rtkvm-tune; changes are lost at the next apply.\n{lines}");
+        let path = HostPath::new("/etc/tmpfiles.d/rtkvm-tune.conf");
+        let file = Resource::File(OwnedFile { path, content, mode: 0o644 });
+        Ok(vec![Setting::new("pages of each node", file)])
+    },
+};
+
+const PAGE_STRUCTS: Knob = Knob {
+    id: "memory.hugepages-vmemmap",
+    summary: "Give back what the kernel keeps to know of each small page in a huge one",
+    why: "About 16 MiB for each page of 1 GiB. Making and freeing huge pages takes longer.",
+    source: "Linux admin-guide/mm/hugetlbpage.rst, mm/vmemmap_dedup.rst (hugetlb_free_vmemmap)",
+    since: "Linux 5.14, with CONFIG_HUGETLB_PAGE_OPTIMIZE_VMEMMAP",
+    check: "/proc/cmdline, and /proc/sys/vm/hugetlb_optimize_vmemmap is 1",
+    reach: Reach::Reboot,
+    disruption: Disruption::Reboot,
+    values: Values::OPT_IN,
+    settings: |ctx| boot::argument(ctx, "hugetlb_free_vmemmap", "on", None),
+};
+
+const COMPACTION: Knob = Knob {
+    id: "memory.compaction",
+    summary: "Do not move memory together ahead of need",
+    why: "The kernel moves pages to have larger free pieces, and who uses one waits meanwhile. Guests' huge pages are \
+        never moved; without it, huge pages asked for later are found less often.",
+    source: "Linux admin-guide/sysctl/vm.rst (compaction_proactiveness)",
+    since: "Linux 5.9, with CONFIG_COMPACTION",
+    check: "/proc/sys/vm/compaction_proactiveness is 0",
+    reach: Reach::Live,
+    disruption: Disruption::None,
+    values: Values::opt_in(&[word("off", "only when memory is asked for")]),
+    settings: |_| sysctl("vm.compaction_proactiveness", 0),
+};
+
+const SWAPPINESS: Knob = Knob {
+    id: "memory.swappiness",
+    summary: "Choose how readily programs' memory is written to swap",
+    why: "Guests' memory is locked and stays. A low number keeps the emulator's and libvirt's own memory there as well.",
+    source: "Linux admin-guide/sysctl/vm.rst (swappiness)",
+    since: "Linux 2.6; above 100 5.8",
+    check: "/proc/sys/vm/swappiness",
+    reach: Reach::Live,
+    disruption: Disruption::None,
+    values: Values::opt_in_number(0..=200, ""),
+    settings: |ctx| sysctl("vm.swappiness", ctx.value.number()),
+};
+
+const ZONE_RECLAIM: Knob = Knob {
+    id: "memory.zone-reclaim",
+    summary: "Take memory of another node rather than free some of the own",
+    why: "Most kernels do so by default; where something turned it on, a program that asks for memory waits until some is \
+        freed on its node.",
+    source: "Linux admin-guide/sysctl/vm.rst (zone_reclaim_mode)",
+    since: "Linux 2.6.16, with CONFIG_NUMA",
+    check: "/proc/sys/vm/zone_reclaim_mode is 0",
+    reach: Reach::Live,
+    disruption: Disruption::None,
+    values: Values::opt_in(&[word("off", "0")]),
+    settings: |_| sysctl("vm.zone_reclaim_mode", 0),
+};
+
+const DIRTY: Knob = Knob {
+    id: "memory.dirty-ratio",
+    summary: "Choose how much memory may wait to be written to disk before programs wait for it",
+    why: "Less of it makes the bursts shorter that take bandwidth from guests, and programs on the housekeeping CPUs wait \
+        sooner.",
+    source: "Linux admin-guide/sysctl/vm.rst (dirty_ratio)",
+    since: "Linux 2.6",
+    check: "/proc/sys/vm/dirty_ratio",
+    reach: Reach::Live,
+    disruption: Disruption::None,
+    values: Values::opt_in_number(1..=100, "% of memory"),
+    settings: |ctx| sysctl("vm.dirty_ratio", ctx.value.number()),
+};
+
+const DIRTY_BACKGROUND: Knob = Knob {
+    id: "memory.dirty-background-ratio",
+    summary: "Choose how much memory may wait to be written to disk before the kernel begins to",
+    why: "The sooner it begins, the shorter the bursts.",
+    source: "Linux admin-guide/sysctl/vm.rst (dirty_background_ratio)",
+    since: "Linux 2.6",
+    check: "/proc/sys/vm/dirty_background_ratio",
+    reach: Reach::Live,
+    disruption: Disruption::None,
+    values: Values::opt_in_number(1..=100, "% of memory"),
+    settings: |ctx| sysctl("vm.dirty_background_ratio", ctx.value.number()),
+};
 
 /// How the kernel reserves these pages while booting.
 #[derive(PartialEq)]

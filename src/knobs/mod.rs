@@ -3,8 +3,10 @@
 
 mod boot;
 mod cpu;
+mod device;
 mod guest;
 mod irq;
+mod kvm;
 mod memory;
 mod owners;
 mod power;
@@ -149,6 +151,8 @@ pub fn all() -> impl Iterator<Item = &'static Knob> {
         sched::KNOBS,
         watchdog::KNOBS,
         power::KNOBS,
+        kvm::KNOBS,
+        device::KNOBS,
         boot::KNOBS,
         services::KNOBS,
         owners::KNOBS,
@@ -173,7 +177,7 @@ fn refused(ctx: &Context, names: &[&str]) -> Option<Ignored> {
 /// The setting of one value in sysfs or procfs.
 fn attribute(label: &str, path: impl Into<String>, want: Value) -> Setting {
     let path = HostPath::new(path.into());
-    Setting::new(label, Resource::Attribute(Attribute { path, want, fixed: None }))
+    Setting::new(label, Resource::Attribute(Attribute { path, want, fixed: None, until_boot: false }))
 }
 
 /// The setting of something that cannot be had here.

@@ -111,6 +111,11 @@ impl Values {
         Values { default: Some(Chosen::Number(default)), words: &[], numbers: Some(Numbers { range, unit }) }
     }
 
+    /// Set only where the profile has a number in this range.
+    pub(super) const fn opt_in_number(range: RangeInclusive<i64>, unit: &'static str) -> Values {
+        Values { default: None, words: &[], numbers: Some(Numbers { range, unit }) }
+    }
+
     /// The same, and whole numbers in this range.
     pub(super) const fn or_number(self, range: RangeInclusive<i64>, unit: &'static str) -> Values {
         Values { default: self.default, words: self.words, numbers: Some(Numbers { range, unit }) }

@@ -386,7 +386,10 @@ fn no_longer_asked(
 fn passed_by(items: &mut [Item], facts: &Facts, state: &journal::State) {
     let Some(written) = &state.kernel_arguments else { return };
     let (Some(then), Some(now)) = (&written.boot_id, &facts.kernel.boot_id) else { return };
-    for item in items.iter_mut().filter(|item| then != now && item.observed.state == State::RebootPending) {
+    for item in items
+        .iter_mut()
+        .filter(|item| then != now && item.path.is_none() && item.observed.state == State::RebootPending)
+    {
         let time = &written.time;
         item.observed.state = State::Differs(Some(format!(
             "a boot since {time} did not bring it: another entry or another boot loader was used"
@@ -519,6 +522,12 @@ fn after_change(files: &[Step]) -> Vec<Program> {
 }
 
 impl Item {
+    /// Whether it is a kernel argument, which the boot loader's configuration has; options of a module wait for a boot
+    /// as well.
+    fn is_argument(&self) -> bool {
+        self.reach == Reach::Reboot && self.path.is_none()
+    }
+
     /// Whether what is wanted takes effect at the next boot only.
     pub fn needs_reboot(&self) -> bool {
         match &self.observed.state {
