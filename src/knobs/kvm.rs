@@ -74,7 +74,7 @@ const NX_HUGE_PAGES: Knob = Knob {
     settings: |ctx| {
         let (module, name) = ("kvm", "nx_huge_pages");
         match ctx.facts.modules.parameter(module, name) {
-            Ok(("Y", true)) | Ok(("N", true)) => {
+            Ok((value, writable)) if writable || value == "N" => {
                 Ok(vec![attribute(name, path(module, name).to_string(), Value::Choice("N".into()))])
             }
             Ok((value, _)) => Ok(vec![unfit(name, "N", format!("it is {value} and cannot be written"))]),

@@ -311,7 +311,8 @@ fn a_module_option_does_not_stand_in_the_way_of_a_trial() {
     let gap = "sys/module/kvm_intel/parameters/ple_gap";
     tree.write(gap, "128\n");
     tree.write("sys/module/kvm_intel/initstate", "live\n");
-    std::fs::set_permissions(tree.at(gap), std::os::unix::fs::PermissionsExt::from_mode(0o444)).expect("mode");
+    std::fs::set_permissions(tree.at(gap), std::os::unix::fs::PermissionsExt::from_mode(0o444))
+        .expect("mode");
     let out = tree.tune(&["apply", "--trial", "--dry-run", REFERENCE]).out;
     assert!(!out.contains("the default entry has"), "{out}");
 }
