@@ -7,8 +7,8 @@ use proptest::prelude::*;
 use rtkvm_tune::formats::{CpuSet, DeviceName, Size};
 use rtkvm_tune::profile::keys::{KEYS, Key, Kind, Presence, header};
 use rtkvm_tune::profile::{
-    Attachment, BootLoader, DiskBus, DiskFormat, Failed, FeaturePolicy, Housekeeping, Level, MAX_PROFILE,
-    MachineType, NicModel, Os, PageCount, Parsed, SocketMode, Watchdog, parse, render,
+    Attachment, BootLoader, DiskBus, DiskFormat, Failed, FeaturePolicy, Housekeeping, KnobValue, Level,
+    MAX_PROFILE, MachineType, NicModel, Os, PageCount, Parsed, SocketMode, Watchdog, parse, render,
 };
 
 /// A profile with every key, each key once and on a line of its own.
@@ -137,7 +137,8 @@ fn reads_every_key() {
         ["ens1f0/3", "0000:81:00.0"]
     );
     let [knob] = &profile.knobs[..] else { panic!("one knob") };
-    assert_eq!((knob.id.as_str(), knob.value.as_str()), ("cpu.mitigations", "keep"));
+    let keep = KnobValue::Text("keep".into());
+    assert_eq!((knob.id.as_str(), &knob.value.value), ("cpu.mitigations", &keep));
     assert_eq!(&source.text[knob.id.span.clone()], "\"cpu.mitigations\"");
 }
 
@@ -173,8 +174,9 @@ fn takes_the_other_forms() {
     let single = full_with("vcpus = 1").replace("linux", "other").replace("core = 2", "core = 1");
     assert_eq!(good(&single.replace("\"1\"\n", "\"all\"\n")).profile.guests[0].rt_vcpus.to_string(), "0");
     good(&format!("\u{feff}{FULL}"));
-    let knobs = good(&format!("{LEAST}[knobs]\nz = 'keep'\na = 'x'\n")).profile.knobs;
+    let knobs = good(&format!("{LEAST}[knobs]\nz = 'keep'\na = -16\n")).profile.knobs;
     assert_eq!(knobs.iter().map(|knob| knob.id.as_str()).collect::<Vec<_>>(), ["z", "a"]);
+    assert_eq!(knobs[1].value.value, KnobValue::Number(-16));
 }
 
 #[test]
@@ -343,7 +345,7 @@ const WRONG_VALUES: &[(&str, &str, &str, &str)] = &[
     (r#"kernel-arguments = [""]"#, "an empty string cannot be used as `kernel-arguments`", r#""""#, "a kernel argument is empty: write NAME or NAME=VALUE"),
     (r#"kernel-arguments = ["=1"]"#, "`=1` cannot be used as `kernel-arguments`", r#""=1""#, "a kernel argument is empty: write NAME or NAME=VALUE"),
     // Knobs.
-    (r#""cpu.mitigations" = true"#, "the override of `cpu.mitigations` has the wrong type", "true", "expected a string, found a truth value"),
+    (r#""cpu.mitigations" = true"#, "the override of `cpu.mitigations` has the wrong type", "true", "expected a string or a whole number, found a truth value"),
 ];
 
 #[test]

@@ -5,7 +5,7 @@ use super::{Outcome, load};
 use crate::facts::Facts;
 use crate::formats::{CpuSet, HostPath};
 use crate::host::{Read, Snapshot, print, write_output};
-use crate::knobs::{PROFILE, UNIT, WANTED_BY};
+use crate::knobs::{self, PROFILE, UNIT, WANTED_BY};
 use crate::plan::restore::Past;
 use crate::plan::{self, Scope};
 use crate::profile::{self, Parsed};
@@ -45,15 +45,18 @@ fn kept(snapshot: &Snapshot) -> Option<Parsed> {
 }
 
 /// A profile for which planning reads what any other could ask for: the boot CPU's core alone is kept. `None`
-/// where there is no other core.
+/// where there is no other core. Knobs that are off by default are on.
 fn everything(facts: &Facts) -> Option<Parsed> {
     let boot: &CpuSet = &facts.cpus.core_of(facts.cpus.boot)?.cpus;
     let node = facts.numa.nodes.first()?;
     let page = node.pools.first().map_or("2MiB".into(), |pool| pool.page.to_string());
+    let off = knobs::all().filter(|knob| knob.values.default.is_none());
+    let lines = off.filter_map(|knob| Some(format!("\"{}\" = {}\n", knob.id, knob.values.example()?)));
     let text = format!(
         "[host]\nhousekeeping-cpus = \"{boot}\"\n\
-         [host.hugepages]\nsize = \"{page}\"\ncount = {{ \"{}\" = 0 }}\n",
-        node.id
+         [host.hugepages]\nsize = \"{page}\"\ncount = {{ \"{}\" = 0 }}\n[knobs]\n{}",
+        node.id,
+        lines.collect::<String>()
     );
     profile::parse("everything", text.as_bytes()).ok()
 }

@@ -3,7 +3,7 @@
 use super::Outcome;
 use super::args::ExplainArgs;
 use crate::host::print;
-use crate::knobs::{self, Knob};
+use crate::knobs::{self, KEEP, Knob, Numbers};
 
 pub(super) fn run(args: &ExplainArgs) -> Outcome {
     let text = match &args.knob {
@@ -21,7 +21,8 @@ pub(super) fn run(args: &ExplainArgs) -> Outcome {
 }
 
 fn line(knob: &Knob) -> String {
-    format!("{:24} {}\n", knob.id, knob.summary)
+    let off = if knob.values.default.is_none() { "off" } else { "" };
+    format!("{:28} {off:4} {}\n", knob.id, knob.summary)
 }
 
 fn explanation(knob: &Knob) -> String {
@@ -36,8 +37,8 @@ fn explanation(knob: &Knob) -> String {
         lines
     });
     format!(
-        "{}\n  {}\n\nWhy\n  {}\n\nTakes effect  {}\nDisruption    {}\nSince         {}\nChecked by    {}\nSource        {}\n\nTo leave it as the \
-         machine has it:\n  [knobs]\n  \"{}\" = \"keep\"\n",
+        "{}\n  {}\n\nWhy\n  {}\n\nTakes effect  {}\nDisruption    {}\nSince         {}\nChecked by    {}\nSource        {}\n\nValues under \
+         [knobs]; without one it is {}\n{}",
         knob.id,
         knob.summary,
         why.join("\n  "),
@@ -51,6 +52,24 @@ fn explanation(knob: &Knob) -> String {
         knob.since,
         knob.check,
         knob.source,
-        knob.id
+        knob.values.default_text(),
+        values(knob)
     )
+}
+
+/// A line for each value, as a profile has it.
+fn values(knob: &Knob) -> String {
+    let id = knob.id;
+    let mut lines = Vec::new();
+    for word in knob.values.words {
+        lines.push((format!("\"{id}\" = \"{}\"", word.name), word.meaning.to_owned()));
+        lines.extend(word.warning.map(|warning| (String::new(), format!("warning: {warning}"))));
+    }
+    if let Some(Numbers { range, unit }) = &knob.values.numbers {
+        let text = format!("or another number from {} to {} {unit}", range.start(), range.end());
+        lines.push((format!("\"{id}\" = {}", range.start()), text.trim_end().to_owned()));
+    }
+    lines.push((format!("\"{id}\" = \"{KEEP}\""), "as the machine has it".into()));
+    let width = lines.iter().map(|(left, _)| left.len()).max().unwrap_or(0);
+    lines.iter().map(|(left, right)| format!("  {left:width$}  {right}\n")).collect()
 }

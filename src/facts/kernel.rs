@@ -3,7 +3,7 @@
 use super::{KernelLog, line, text};
 use crate::formats::kernel_args::KernelArgs;
 use crate::formats::{HostPath, shell_vars};
-use crate::host::Read;
+use crate::host::{Read, ReadError};
 use serde::Serialize;
 
 /// The running kernel and what it runs on. `None`: the machine description does not tell.
@@ -25,6 +25,9 @@ pub struct Kernel {
     pub gigabyte_pages: Option<bool>,
     /// What it logged about its arguments.
     pub log: KernelLog,
+    /// Why the fair server of CPU 0 cannot be read; `None`: it can.
+    #[serde(skip)]
+    pub no_fair_server: Option<String>,
     /// The workqueues with a CPU mask of their own.
     pub workqueues: Vec<String>,
     /// `PRETTY_NAME` of os-release(5).
@@ -59,8 +62,11 @@ fn as_text<S: serde::Serializer>(args: &Option<KernelArgs>, serializer: S) -> Re
     serde::Serialize::serialize(&args.as_ref().map(ToString::to_string), serializer)
 }
 
-/// Enough of /proc/cpuinfo for the first processor: about 1.5 KiB on x86.
-const CPUINFO_HEAD: usize = 8192;
+/// What the kernel knows of the processors.
+pub(super) const CPUINFO: &str = "/proc/cpuinfo";
+
+/// Enough of it for the first processor: about 1.5 KiB on x86.
+pub(super) const CPUINFO_HEAD: usize = 8192;
 
 impl Kernel {
     /// Reads the kernel's own words.
@@ -78,12 +84,27 @@ impl Kernel {
             architecture: architecture(host),
             gigabyte_pages: gigabyte_pages(host),
             log: KernelLog::read(host),
+            no_fair_server: no_fair_server(host),
             workqueues: workqueues(host),
             os: os.text("PRETTY_NAME").map(str::to_owned),
             boot_id: sysctl("random/boot_id"),
             os_family: words.flat_map(str::split_whitespace).map(str::to_owned).collect(),
         }
     }
+}
+
+/// Why it cannot be read: debugfs is root's alone, and lockdown closes it.
+fn no_fair_server(host: &dyn Read) -> Option<String> {
+    match host.file(&fair_server(0)).err()? {
+        ReadError::Absent => Some("the kernel has none, or debugfs is not mounted".into()),
+        error => Some(format!("{}: {error}", fair_server(0))),
+    }
+}
+
+/// The time that other threads than real-time ones get of each second on a CPU, in ns (Linux 6.12,
+/// scheduler/sched-deadline.rst). It is in debugfs.
+pub fn fair_server(cpu: u32) -> HostPath {
+    HostPath::new(format!("/sys/kernel/debug/sched/fair_server/cpu{cpu}/runtime"))
 }
 
 /// Where the kernel shows its workqueues (Linux core-api/workqueue.rst).
@@ -120,7 +141,7 @@ fn architecture(host: &dyn Read) -> Architecture {
 
 fn gigabyte_pages(host: &dyn Read) -> Option<bool> {
     use procfs::FromBufRead;
-    let head = host.head(&HostPath::new("/proc/cpuinfo"), CPUINFO_HEAD).ok()?;
+    let head = host.head(&HostPath::new(CPUINFO), CPUINFO_HEAD).ok()?;
     let text = head.text();
     let first = text.split("\n\n").next()?;
     let info = procfs::CpuInfo::from_buf_read(first.as_bytes()).ok()?;

@@ -10,9 +10,12 @@ pub mod hardware;
 pub mod irqs;
 pub mod kernel;
 pub mod kernel_log;
+pub mod modules;
 pub mod numa;
 pub mod owners;
+pub mod power;
 pub mod processes;
+pub mod processor;
 pub mod trial;
 
 pub use boot::{Boot, Loader};
@@ -23,9 +26,12 @@ pub use hardware::Hardware;
 pub use irqs::{Irq, Irqs, Movable};
 pub use kernel::{Architecture, Kernel};
 pub use kernel_log::KernelLog;
+pub use modules::Modules;
 pub use numa::{Node, Numa, Pool};
 pub use owners::{Banned, Owners, Tuned};
+pub use power::Power;
 pub use processes::{KernelThread, RunningGuest, Service, ThreadKind};
+pub use processor::Processor;
 
 use crate::formats::{CpuSet, HostPath};
 use crate::host::{Read, ReadError};
@@ -44,6 +50,15 @@ pub struct Facts {
     /// What no program can set.
     #[serde(skip)]
     pub hardware: Hardware,
+    /// The processor.
+    #[serde(skip)]
+    pub processor: Processor,
+    /// Modules with parameters that matter.
+    #[serde(skip)]
+    pub modules: Modules,
+    /// How the processor saves power.
+    #[serde(skip)]
+    pub power: Power,
     /// How the machine boots.
     pub boot: Boot,
     /// The guests that run.
@@ -102,6 +117,9 @@ impl Facts {
         let boot = Boot::read(host).once(trial.next(&kernel));
         Ok(Facts {
             hardware: Hardware::read(host, kernel.release.as_deref(), cpus.boot),
+            power: Power::read(host, &cpus),
+            processor: Processor::read(host, &cpus),
+            modules: Modules::read(host),
             cpus,
             numa,
             irqs: Irqs::read(host),

@@ -1,6 +1,6 @@
 //! Kernel arguments in general, and those that the operator adds.
 
-use super::{Context, Disruption, Knob, Reach, Setting, refused, untold};
+use super::{Context, Disruption, Knob, Reach, Setting, Values, refused, untold};
 use crate::formats::kernel_args::{KernelArg, KernelArgs};
 use crate::profile::{BootLoader, Diagnostic};
 use crate::resources::{Arguments, Conflict, Ignored, Resource};
@@ -21,6 +21,7 @@ const EXTRA: Knob = Knob {
     check: "/proc/cmdline",
     reach: Reach::Reboot,
     disruption: Disruption::Reboot,
+    values: Values::ON,
     settings: |ctx| {
         let texts = ctx.profile.host.kernel_arguments.iter();
         texts
@@ -40,10 +41,24 @@ pub(super) fn argument(
     value: &str,
     ignored: Option<Ignored>,
 ) -> Result<Vec<Setting>, Vec<Diagnostic>> {
+    single(ctx, name, Some(value), ignored)
+}
+
+/// The setting of one kernel argument without a value.
+pub(super) fn flag(ctx: &Context, name: &str) -> Result<Vec<Setting>, Vec<Diagnostic>> {
+    single(ctx, name, None, None)
+}
+
+fn single(
+    ctx: &Context,
+    name: &str,
+    value: Option<&str>,
+    ignored: Option<Ignored>,
+) -> Result<Vec<Setting>, Vec<Diagnostic>> {
     let ignored = ignored.or_else(|| refused(ctx, &[name])).or_else(|| untold(ctx, name));
-    let argument = KernelArg::new(name, Some(value)).map_err(|error| vec![Diagnostic::whole(error)])?;
+    let argument = KernelArg::new(name, value).map_err(|error| vec![Diagnostic::whole(error)])?;
     let conflict = conflict(ctx, |line| {
-        let other = line.values(name).into_iter().find(|other| *other != Some(value))?;
+        let other = line.values(name).into_iter().find(|other| *other != value)?;
         Some(other.map_or(name.to_owned(), |other| format!("{name}={other}")))
     });
     Ok(vec![arguments(ctx, vec![argument], ignored, conflict)])

@@ -1,6 +1,6 @@
 //! What no program can set and a real-time host needs all the same: looked at, with the consequence.
 
-use super::{Disruption, Knob, Reach, Setting};
+use super::{Disruption, Knob, Reach, Setting, Values};
 use crate::formats::{CpuSet, Size};
 use crate::profile::Diagnostic;
 use crate::resources::{Resource, State};
@@ -33,6 +33,7 @@ const CHECK: Knob = Knob {
     check: "",
     reach: Reach::Check,
     disruption: Disruption::None,
+    values: Values::ON,
     settings: |_| Ok(Vec::new()),
 };
 

@@ -1,6 +1,6 @@
 //! The guests' definitions.
 
-use super::{Context, Disruption, Knob, Reach, Setting};
+use super::{Context, Disruption, Knob, Reach, Setting, Values};
 use crate::facts::Architecture;
 use crate::guest::{Domain, Host, default_template};
 use crate::placement::GuestPlace;
@@ -21,6 +21,7 @@ const DOMAIN: Knob = Knob {
     check: "the definition in libvirt is compared by meaning with the rendered document",
     reach: Reach::GuestRestart,
     disruption: Disruption::GuestStop,
+    values: Values::ON,
     settings: |ctx| {
         let mut settings = Vec::new();
         let mut found = Vec::new();

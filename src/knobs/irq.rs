@@ -2,7 +2,7 @@
 
 use super::boot::argument;
 use super::services::{PROFILE, WRITTEN, file};
-use super::{Context, Disruption, Knob, Reach, Setting};
+use super::{Context, Disruption, Knob, Reach, Setting, Values};
 use crate::facts::PROGRAM;
 use crate::facts::irqs::{DEFAULT_AFFINITY, directory};
 use crate::facts::{Irq, Movable};
@@ -21,6 +21,7 @@ const BOOT_AFFINITY: Knob = Knob {
     check: "/proc/cmdline, and /proc/irq/default_smp_affinity after a boot",
     reach: Reach::Reboot,
     disruption: Disruption::Reboot,
+    values: Values::ON,
     settings: |ctx| argument(ctx, "irqaffinity", &ctx.placement.housekeeping.to_string(), None),
 };
 
@@ -34,6 +35,7 @@ const DEFAULT: Knob = Knob {
     check: "/proc/irq/default_smp_affinity, compared as a mask",
     reach: Reach::Live,
     disruption: Disruption::None,
+    values: Values::ON,
     settings: |ctx| {
         let want = Value::Mask(ctx.placement.housekeeping.clone());
         let setting = attribute("new interrupts", HostPath::new(DEFAULT_AFFINITY), want, None);
@@ -58,6 +60,7 @@ const AFFINITY: Knob = Knob {
     check: "/proc/irq/N/smp_affinity_list is within the housekeeping CPUs",
     reach: Reach::Live,
     disruption: Disruption::IrqMove,
+    values: Values::ON,
     settings: |ctx| {
         let mut vectors = Vectors::new(ctx);
         Ok(ctx.facts.irqs.irqs.iter().map(|irq| irq_setting(ctx, &mut vectors, irq)).collect())
@@ -156,7 +159,7 @@ fn target(ctx: &Context, irq: &Irq) -> CpuSet {
 }
 
 fn attribute(label: &str, path: HostPath, want: Value, fixed: Option<String>) -> Setting {
-    Setting::new(label, Resource::Attribute(Attribute { path, want, fixed }))
+    Setting::new(label, Resource::Attribute(Attribute { path, want, fixed, until_boot: false }))
 }
 
 const NEW_DEVICES: Knob = Knob {
@@ -172,6 +175,7 @@ const NEW_DEVICES: Knob = Knob {
     check: "the rules, the units and the hooks have the planned content",
     reach: Reach::Live,
     disruption: Disruption::None,
+    values: Values::ON,
     settings: |ctx| {
         let files = [
             ("unit", IRQ_SERVICE, service()),

@@ -1,12 +1,27 @@
 //! Huge pages for guest memory.
 
-use super::{Context, Disruption, Knob, Reach, Setting, attribute, boot, refused, sysctl};
+use super::values::word;
+use super::{Context, Disruption, Knob, Reach, Setting, Values, attribute, boot, refused, sysctl};
 use crate::formats::kernel_args::KernelArg;
 use crate::formats::{HostPath, Size};
 use crate::profile::Diagnostic;
 use crate::resources::{Attribute, MOUNT_UNIT, OwnedFile, Resource, Value};
 
-pub(super) const KNOBS: &[Knob] = &[BOOT_PAGES, PAGES, THP, KSM, STAT_INTERVAL, MOUNT];
+pub(super) const KNOBS: &[Knob] = &[
+    BOOT_PAGES,
+    PAGES,
+    THP,
+    KSM,
+    STAT_INTERVAL,
+    MOUNT,
+    EARLY_PAGES,
+    PAGE_STRUCTS,
+    COMPACTION,
+    SWAPPINESS,
+    ZONE_RECLAIM,
+    DIRTY,
+    DIRTY_BACKGROUND,
+];
 
 const BOOT_PAGES: Knob = Knob {
     id: "memory.hugepages-boot",
@@ -20,6 +35,7 @@ const BOOT_PAGES: Knob = Knob {
     check: "nr_hugepages of every node after a boot, see memory.hugepages",
     reach: Reach::Reboot,
     disruption: Disruption::Reboot,
+    values: Values::ON,
     settings: |ctx| {
         let nodes = ctx.placement.nodes.iter().filter(|node| node.pages.count > 0);
         let counts: Vec<_> = nodes.map(|node| (node.id, node.pages.count)).collect();
@@ -57,12 +73,18 @@ const PAGES: Knob = Knob {
     check: "/sys/devices/system/node/nodeN/hugepages/hugepages-*kB/nr_hugepages",
     reach: Reach::Live,
     disruption: Disruption::BriefStall,
+    values: Values::ON,
     settings: |ctx| {
         let page = ctx.placement.page;
         let pools = ctx.facts.numa.nodes.iter().filter_map(|node| Some((node.id, node.pool(page)?)));
         let settings = pools.filter_map(|(id, pool)| {
             let count = ctx.placement.node(id)?.pages.count;
-            let attribute = Attribute { path: pool.path.clone(), want: Value::Count(count), fixed: None };
+            let attribute = Attribute {
+                path: pool.path.clone(),
+                want: Value::Count(count),
+                fixed: None,
+                until_boot: false,
+            };
             let setting = || Setting {
                 at_boot: (at_boot(ctx) != AtBoot::No).then_some(BOOT_PAGES.id),
                 ..Setting::new(format!("node {id}, {page} pages"), Resource::Attribute(attribute))
@@ -83,6 +105,7 @@ const THP: Knob = Knob {
     check: "/sys/kernel/mm/transparent_hugepage/enabled has never in brackets",
     reach: Reach::Live,
     disruption: Disruption::None,
+    values: Values::ON,
     settings: |_| {
         let path = "/sys/kernel/mm/transparent_hugepage/enabled";
         Ok(vec![attribute("transparent_hugepage", path, Value::Choice("never".into()))])
@@ -93,13 +116,21 @@ const KSM: Knob = Knob {
     id: "memory.ksm",
     summary: "Do not look for equal pages to share",
     why: "The scanner takes CPU time and memory bandwidth, and a guest that writes to a shared page waits for its copy. \
-        Pages that are shared already stay so until they are written.",
+        Pages that are shared already stay so until they are written, unless they are taken apart at once, which may need \
+        more memory than there is.",
     source: "Linux admin-guide/mm/ksm.rst",
     since: "Linux 2.6.32, with CONFIG_KSM",
-    check: "/sys/kernel/mm/ksm/run is 0",
+    check: "/sys/kernel/mm/ksm/run is 0, or 2 with \"unmerge\"",
     reach: Reach::Live,
     disruption: Disruption::None,
-    settings: |_| Ok(vec![attribute("ksm", "/sys/kernel/mm/ksm/run", Value::Number(0))]),
+    values: Values::words(&[
+        word("stop", "shared pages stay shared"),
+        word("unmerge", "shared pages are taken apart at once"),
+    ]),
+    settings: |ctx| {
+        let run = if ctx.value.word() == "unmerge" { 2 } else { 0 };
+        Ok(vec![attribute("ksm", "/sys/kernel/mm/ksm/run", Value::Number(run))])
+    },
 };
 
 const STAT_INTERVAL: Knob = Knob {
@@ -109,10 +140,11 @@ const STAT_INTERVAL: Knob = Knob {
         /proc/vmstat are up to 10 s old in exchange.",
     source: "Linux admin-guide/sysctl/vm.rst (stat_interval)",
     since: "Linux 2.6.24",
-    check: "/proc/sys/vm/stat_interval is 10",
+    check: "/proc/sys/vm/stat_interval",
     reach: Reach::Live,
     disruption: Disruption::None,
-    settings: |_| sysctl("vm.stat_interval", 10),
+    values: Values::number(10, 1..=3600, "s"),
+    settings: |ctx| sysctl("vm.stat_interval", ctx.value.number()),
 };
 
 const MOUNT: Knob = Knob {
@@ -126,6 +158,7 @@ const MOUNT: Knob = Knob {
     check: "the mount unit and its link have the planned content",
     reach: Reach::Live,
     disruption: Disruption::None,
+    values: Values::ON,
     settings: |ctx| {
         if ctx.placement.page != Size::GIB || ctx.placement.nodes.iter().all(|node| node.pages.count == 0) {
             return Ok(Vec::new());
@@ -156,6 +189,118 @@ const MOUNT_TEXT: &str = "# Written by rtkvm-tune; changes are lost at the next 
     \n\
     [Install]\n\
     WantedBy=sysinit.target\n";
+
+const EARLY_PAGES: Knob = Knob {
+    id: "memory.hugepages-early",
+    summary: "Reserve the huge pages of each node early in the boot, where the kernel cannot",
+    why: "Kernels before 5.16 take one number for all nodes of a machine, and 0 for numbers per node. systemd-tmpfiles then \
+        writes the numbers before any service starts, libvirt among them, while memory is still in one piece. The boot \
+        unit tries again for what is missing.",
+    source: "tmpfiles.d(5), systemd-tmpfiles(8); Linux admin-guide/mm/hugetlbpage.rst",
+    since: "systemd 205 or before; on machines of several nodes with Linux before 5.16",
+    check: "nr_hugepages of every node after a boot, see memory.hugepages",
+    reach: Reach::Live,
+    disruption: Disruption::None,
+    values: Values::ON,
+    settings: |ctx| {
+        let page = ctx.placement.page;
+        let nodes = ctx.facts.numa.nodes.iter().filter_map(|node| {
+            let count = ctx.placement.node(node.id)?.pages.count;
+            let path = &node.pool(page)?.path;
+            // The exclamation mark: at boot only, not when somebody runs systemd-tmpfiles by hand.
+            (count > 0).then(|| format!("w! {path} - - - - {count}\n"))
+        });
+        let lines: String = nodes.collect();
+        if lines.is_empty() || at_boot(ctx) != AtBoot::No {
+            return Ok(Vec::new());
+        }
+        let content = format!("# Written by rtkvm-tune; changes are lost at the next apply.\n{lines}");
+        let path = HostPath::new("/etc/tmpfiles.d/rtkvm-tune.conf");
+        let file = Resource::File(OwnedFile { path, content, mode: 0o644 });
+        Ok(vec![Setting::new("pages of each node", file)])
+    },
+};
+
+const PAGE_STRUCTS: Knob = Knob {
+    id: "memory.hugepages-vmemmap",
+    summary: "Give back what the kernel keeps to know of each small page in a huge one",
+    why: "About 16 MiB for each page of 1 GiB. Making and freeing huge pages takes longer.",
+    source: "Linux admin-guide/mm/hugetlbpage.rst, mm/vmemmap_dedup.rst (hugetlb_free_vmemmap)",
+    since: "Linux 5.14, with CONFIG_HUGETLB_PAGE_OPTIMIZE_VMEMMAP",
+    check: "/proc/cmdline, and /proc/sys/vm/hugetlb_optimize_vmemmap is 1",
+    reach: Reach::Reboot,
+    disruption: Disruption::Reboot,
+    values: Values::OPT_IN,
+    settings: |ctx| boot::argument(ctx, "hugetlb_free_vmemmap", "on", None),
+};
+
+const COMPACTION: Knob = Knob {
+    id: "memory.compaction",
+    summary: "Do not move memory together ahead of need",
+    why: "The kernel moves pages to have larger free pieces, and who uses one waits meanwhile. Guests' huge pages are \
+        never moved; without it, huge pages asked for later are found less often.",
+    source: "Linux admin-guide/sysctl/vm.rst (compaction_proactiveness)",
+    since: "Linux 5.9, with CONFIG_COMPACTION",
+    check: "/proc/sys/vm/compaction_proactiveness is 0",
+    reach: Reach::Live,
+    disruption: Disruption::None,
+    values: Values::opt_in(&[word("off", "only when memory is asked for")]),
+    settings: |_| sysctl("vm.compaction_proactiveness", 0),
+};
+
+const SWAPPINESS: Knob = Knob {
+    id: "memory.swappiness",
+    summary: "Choose how readily programs' memory is written to swap",
+    why: "Guests' memory is locked and stays. A low number keeps the emulator's and libvirt's own memory there as well.",
+    source: "Linux admin-guide/sysctl/vm.rst (swappiness)",
+    since: "Linux 2.6; above 100 5.8",
+    check: "/proc/sys/vm/swappiness",
+    reach: Reach::Live,
+    disruption: Disruption::None,
+    values: Values::opt_in_number(0..=200, ""),
+    settings: |ctx| sysctl("vm.swappiness", ctx.value.number()),
+};
+
+const ZONE_RECLAIM: Knob = Knob {
+    id: "memory.zone-reclaim",
+    summary: "Take memory of another node rather than free some of the own",
+    why: "Most kernels do so by default; where something turned it on, a program that asks for memory waits until some is \
+        freed on its node.",
+    source: "Linux admin-guide/sysctl/vm.rst (zone_reclaim_mode)",
+    since: "Linux 2.6.16, with CONFIG_NUMA",
+    check: "/proc/sys/vm/zone_reclaim_mode is 0",
+    reach: Reach::Live,
+    disruption: Disruption::None,
+    values: Values::opt_in(&[word("off", "0")]),
+    settings: |_| sysctl("vm.zone_reclaim_mode", 0),
+};
+
+const DIRTY: Knob = Knob {
+    id: "memory.dirty-ratio",
+    summary: "Choose how much memory may wait to be written to disk before programs wait for it",
+    why: "Less of it makes the bursts shorter that take bandwidth from guests, and programs on the housekeeping CPUs wait \
+        sooner.",
+    source: "Linux admin-guide/sysctl/vm.rst (dirty_ratio)",
+    since: "Linux 2.6",
+    check: "/proc/sys/vm/dirty_ratio",
+    reach: Reach::Live,
+    disruption: Disruption::None,
+    values: Values::opt_in_number(1..=100, "% of memory"),
+    settings: |ctx| sysctl("vm.dirty_ratio", ctx.value.number()),
+};
+
+const DIRTY_BACKGROUND: Knob = Knob {
+    id: "memory.dirty-background-ratio",
+    summary: "Choose how much memory may wait to be written to disk before the kernel begins to",
+    why: "The sooner it begins, the shorter the bursts.",
+    source: "Linux admin-guide/sysctl/vm.rst (dirty_background_ratio)",
+    since: "Linux 2.6",
+    check: "/proc/sys/vm/dirty_background_ratio",
+    reach: Reach::Live,
+    disruption: Disruption::None,
+    values: Values::opt_in_number(1..=100, "% of memory"),
+    settings: |ctx| sysctl("vm.dirty_background_ratio", ctx.value.number()),
+};
 
 /// How the kernel reserves these pages while booting.
 #[derive(PartialEq)]

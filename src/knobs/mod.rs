@@ -4,12 +4,16 @@
 mod boot;
 mod check;
 mod cpu;
+mod device;
 mod guest;
 mod irq;
+mod kvm;
 mod memory;
 mod owners;
+mod power;
 mod sched;
 mod services;
+mod values;
 mod watchdog;
 
 use crate::facts::Facts;
@@ -24,6 +28,7 @@ pub use boot::EXTRA_ARGUMENTS;
 pub use irq::IRQ_AFFINITY;
 pub use owners::TUNED_KNOB;
 pub use services::{BOOT_UNIT_KNOB, IRQBALANCE_KNOB, PROFILE, UNIT, WANTED_BY};
+pub use values::{Choice, Chosen, KEEP, Numbers, Values, Word, chosen, nearest};
 
 /// One tunable that this program knows.
 pub struct Knob {
@@ -43,7 +48,9 @@ pub struct Knob {
     pub reach: Reach,
     /// What a change does to what runs meanwhile.
     pub disruption: Disruption,
-    /// What it sets for this profile on this machine.
+    /// What a profile may make of it, and what it is without.
+    pub values: Values,
+    /// What it sets for this profile on this machine, with the value that the context has for it.
     pub settings: fn(&Context) -> Result<Vec<Setting>, Vec<Diagnostic>>,
 }
 
@@ -114,6 +121,8 @@ pub struct Context<'a> {
     pub placement: &'a Placement,
     /// The templates of guests.
     pub templates: &'a Templates,
+    /// The value that the profile, or the default, gives to the knob that looks.
+    pub value: Chosen,
 }
 
 /// One value that a knob asks for.
@@ -145,6 +154,9 @@ pub fn all() -> impl Iterator<Item = &'static Knob> {
         memory::KNOBS,
         sched::KNOBS,
         watchdog::KNOBS,
+        power::KNOBS,
+        kvm::KNOBS,
+        device::KNOBS,
         boot::KNOBS,
         services::KNOBS,
         owners::KNOBS,
@@ -158,42 +170,6 @@ impl Knob {
     /// The first part of its id: the area that a profile can keep as a whole.
     pub fn area(&self) -> &'static str {
         self.id.split_once('.').map_or(self.id, |(area, _)| area)
-    }
-}
-
-/// The ids of the knobs that the profile leaves alone: each by its id, or all of an area by its name.
-///
-/// # Errors
-/// An id or area that is none, with the nearest one, and a value other than `keep`.
-pub fn kept(profile: &Profile) -> Result<Vec<&'static str>, Vec<Diagnostic>> {
-    let mut kept = Vec::new();
-    let mut found = Vec::new();
-    for entry in &profile.knobs {
-        let name = entry.id.value.as_str();
-        let named: Vec<_> =
-            all().filter(|knob| [knob.id, knob.area()].contains(&name)).map(|knob| knob.id).collect();
-        let what = if name.contains('.') { "knob" } else { "area" };
-        if named.is_empty() {
-            let message = format!("there is no {what} `{name}`");
-            found.push(Diagnostic::error(entry.id.span.clone(), message).help(nearest(name)));
-        } else if entry.value.value != "keep" {
-            let message = format!("{what} `{name}` has no value `{}`", entry.value.value);
-            let help = "write \"keep\" to leave what the machine has, or remove the line";
-            found.push(Diagnostic::error(entry.value.span.clone(), message).help(help));
-        } else {
-            kept.extend(named);
-        }
-    }
-    if found.is_empty() { Ok(kept) } else { Err(found) }
-}
-
-/// What to look at instead of an unknown knob or area.
-pub fn nearest(id: &str) -> String {
-    let names = all().flat_map(|knob| [knob.id, knob.area()]);
-    let scores = names.map(|name| (strsim::jaro_winkler(id, name), name));
-    match scores.max_by(|a, b| a.0.total_cmp(&b.0)) {
-        Some((score, id)) if score > 0.8 => format!("did you mean `{id}`?"),
-        _ => "`rtkvm-tune explain` lists all knobs".into(),
     }
 }
 
@@ -217,7 +193,12 @@ fn untold(ctx: &Context, name: &str) -> Option<Ignored> {
 /// The setting of one value in sysfs or procfs.
 fn attribute(label: &str, path: impl Into<String>, want: Value) -> Setting {
     let path = HostPath::new(path.into());
-    Setting::new(label, Resource::Attribute(Attribute { path, want, fixed: None }))
+    Setting::new(label, Resource::Attribute(Attribute { path, want, fixed: None, until_boot: false }))
+}
+
+/// The setting of something that cannot be had here.
+fn unfit(label: &str, wanted: impl Into<String>, reason: impl Into<String>) -> Setting {
+    Setting::new(label, Resource::Unfit { wanted: wanted.into(), reason: reason.into() })
 }
 
 /// The one setting of a knob under /proc/sys.

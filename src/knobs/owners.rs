@@ -1,6 +1,6 @@
 //! Other programs that set what this one sets.
 
-use super::{Disruption, Knob, Reach, Setting};
+use super::{Disruption, Knob, Reach, Setting, Values};
 use crate::facts::owners::{MASK, TUNED_UNIT};
 use crate::formats::HostPath;
 use crate::resources::Resource;
@@ -23,6 +23,7 @@ const TUNED: Knob = Knob {
     check: "/etc/tuned/active_profile, the process, and the link that masks tuned.service",
     reach: Reach::Live,
     disruption: Disruption::BriefStall,
+    values: Values::ON,
     settings: |ctx| {
         let tuned = ctx.facts.owners.tuned.as_ref().filter(|tuned| tuned.is_active() || tuned.masked);
         let mask = |_| {

@@ -1,14 +1,26 @@
 //! The scheduler, its timers and unbound kernel work.
 
-use super::{Context, Disruption, Knob, Reach, Setting, attribute, sysctl};
-use crate::facts::kernel::{WORKQUEUE_MASK, WORKQUEUES};
+use super::boot::{argument, flag};
+use super::values::word;
+use super::{Context, Disruption, Knob, Reach, Setting, Values, attribute, sysctl, unfit};
+use crate::facts::kernel::{WORKQUEUE_MASK, WORKQUEUES, fair_server};
 use crate::facts::{KernelThread, ThreadKind};
 use crate::formats::Policy;
 use crate::profile::Diagnostic;
 use crate::resources::{Attribute, Resource, Value};
 
-pub(super) const KNOBS: &[Knob] =
-    &[RT_THROTTLING, TIMER_MIGRATION, NUMA_BALANCING, UNBOUND_WORK, KERNEL_THREADS];
+pub(super) const KNOBS: &[Knob] = &[
+    RT_THROTTLING,
+    TIMER_MIGRATION,
+    NUMA_BALANCING,
+    UNBOUND_WORK,
+    KERNEL_THREADS,
+    THREADED_INTERRUPTS,
+    FAIR_SERVER,
+    PREEMPTION,
+    UNBOUND_WORK_BOOT,
+    RPS,
+];
 
 const RT_THROTTLING: Knob = Knob {
     id: "sched.rt-throttling",
@@ -21,6 +33,7 @@ const RT_THROTTLING: Knob = Knob {
     check: "/proc/sys/kernel/sched_rt_runtime_us is -1",
     reach: Reach::Live,
     disruption: Disruption::None,
+    values: Values::ON,
     settings: |_| sysctl("kernel.sched_rt_runtime_us", -1),
 };
 
@@ -34,6 +47,7 @@ const TIMER_MIGRATION: Knob = Knob {
     check: "/proc/sys/kernel/timer_migration is 0",
     reach: Reach::Live,
     disruption: Disruption::None,
+    values: Values::ON,
     settings: |_| sysctl("kernel.timer_migration", 0),
 };
 
@@ -47,6 +61,7 @@ const NUMA_BALANCING: Knob = Knob {
     check: "/proc/sys/kernel/numa_balancing is 0",
     reach: Reach::Live,
     disruption: Disruption::None,
+    values: Values::ON,
     settings: |_| sysctl("kernel.numa_balancing", 0),
 };
 
@@ -60,6 +75,7 @@ const UNBOUND_WORK: Knob = Knob {
     check: "cpumask of /sys/devices/virtual/workqueue and of each workqueue there, compared as masks",
     reach: Reach::Live,
     disruption: Disruption::None,
+    values: Values::ON,
     settings: |ctx| {
         let queues = ctx.facts.kernel.workqueues.iter();
         let own = queues.map(|name| (format!("workqueue {name}"), format!("{WORKQUEUES}/{name}/cpumask")));
@@ -84,6 +100,7 @@ const KERNEL_THREADS: Knob = Knob {
     check: "policy and priority of each thread in /proc/PID/stat",
     reach: Reach::Live,
     disruption: Disruption::None,
+    values: Values::ON,
     settings: |ctx| {
         let highest = highest_priority(ctx)?;
         let threads = ctx.facts.threads.iter().filter(|thread| {
@@ -102,7 +119,7 @@ fn scheduled(thread: &KernelThread, highest: u8, fixed: Option<String>) -> Setti
         ThreadKind::Rcu | ThreadKind::RcuBoost => (4, 3),
     };
     let want = Value::Policy(Policy::Fifo((highest + above).clamp(usual, MOST_PRIORITY)));
-    let attribute = Attribute { path: thread.stat.clone(), want, fixed };
+    let attribute = Attribute { path: thread.stat.clone(), want, fixed, until_boot: false };
     Setting::new(format!("{} {}", thread.kind.name(), thread.number), Resource::Attribute(attribute))
 }
 
@@ -120,3 +137,89 @@ fn highest_priority(ctx: &Context) -> Result<u8, Vec<Diagnostic>> {
     let help = "use 98 or less: ksoftirqd, ktimers and rcuc must run before a vCPU that never sleeps";
     Err(vec![Diagnostic::error(highest.span.clone(), message).help(help)])
 }
+
+const THREADED_INTERRUPTS: Knob = Knob {
+    id: "sched.threadirqs",
+    summary: "Handle interrupts in threads, which the scheduler can put off",
+    why: "A vCPU of a higher priority is then not held up by an interrupt handler that came to its CPU. Each interrupt \
+        costs a switch to its thread more. Kernels with PREEMPT_RT always do it.",
+    source: "Linux admin-guide/kernel-parameters.txt (threadirqs)",
+    since: "Linux 2.6.39",
+    check: "/proc/cmdline, and threads named irq/N-...",
+    reach: Reach::Reboot,
+    disruption: Disruption::Reboot,
+    values: Values::OPT_IN,
+    settings: |ctx| match ctx.facts.kernel.preempt_rt {
+        Some(true) => Ok(vec![unfit("threadirqs", "threadirqs", "a kernel with PREEMPT_RT always does it")]),
+        _ => flag(ctx, "threadirqs"),
+    },
+};
+
+const FAIR_SERVER: Knob = Knob {
+    id: "sched.fair-server",
+    summary: "Leave no time of the isolated CPUs to ordinary threads",
+    why: "Since 6.12 the kernel gives ordinary threads 50 ms of each second on a CPU that a real-time thread occupies, by \
+        a deadline server of its own, whatever sched.rt-throttling says. It acts only where such a thread waits, and on \
+        an isolated CPU none should: then this changes nothing. One that does wait, a kernel worker bound to that CPU, \
+        takes the CPU from the vCPU; without the server it never runs, which may hang what waits for it. Off by default: \
+        a gap is better than a hang.",
+    source: "Linux scheduler/sched-deadline.rst; commit 5f6bd380c7bd (Remove default bandwidth control)",
+    since: "Linux 6.12; read and set in debugfs, which lockdown closes",
+    check: "/sys/kernel/debug/sched/fair_server/cpuN/runtime of each isolated CPU is 0",
+    reach: Reach::Live,
+    disruption: Disruption::None,
+    values: Values::opt_in(&[word("off", "an ordinary thread waits until the CPU is free")]),
+    settings: |ctx| {
+        if let Some(why) = &ctx.facts.kernel.no_fair_server {
+            return Ok(vec![unfit("fair server", "0", why.clone())]);
+        }
+        let setting = |cpu| attribute(&format!("CPU {cpu}"), fair_server(cpu).to_string(), Value::Number(0));
+        Ok(ctx.placement.isolated.iter().map(setting).collect())
+    },
+};
+
+const PREEMPTION: Knob = Knob {
+    id: "sched.preemption",
+    summary: "Let the kernel be interrupted wherever it can",
+    why: "A kernel that can choose (PREEMPT_DYNAMIC) then switches to a real-time thread sooner. It is no substitute for \
+        PREEMPT_RT, which always does more.",
+    source: "Linux admin-guide/kernel-parameters.txt (preempt)",
+    since: "Linux 5.12, with CONFIG_PREEMPT_DYNAMIC",
+    check: "/proc/cmdline, and /sys/kernel/debug/sched/preempt",
+    reach: Reach::Reboot,
+    disruption: Disruption::Reboot,
+    values: Values::opt_in(&[word("full", "preempt=full")]),
+    settings: |ctx| match ctx.facts.kernel.preempt_rt {
+        Some(true) => Ok(vec![unfit("preempt", "full", "a kernel with PREEMPT_RT always does it")]),
+        _ => argument(ctx, "preempt", "full", None),
+    },
+};
+
+const UNBOUND_WORK_BOOT: Knob = Knob {
+    id: "sched.workqueues-boot",
+    summary: "Start with unbound kernel work on the housekeeping CPUs",
+    why: "Isolation at boot does the same; this is for kernels that run with neither isolcpus nor nohz_full.",
+    source: "Linux admin-guide/kernel-parameters.txt (workqueue.unbound_cpus)",
+    since: "Linux 6.6",
+    check: "/sys/devices/virtual/workqueue/cpumask, compared as a mask",
+    reach: Reach::Reboot,
+    disruption: Disruption::Reboot,
+    values: Values::OPT_IN,
+    settings: |ctx| argument(ctx, "workqueue.unbound_cpus", &ctx.placement.housekeeping.to_string(), None),
+};
+
+const RPS: Knob = Knob {
+    id: "sched.receive-steering",
+    summary: "Spread received packets of new network interfaces over the housekeeping CPUs",
+    why: "Receive steering is off by default, and a packet is handled where its interrupt came; with this any housekeeping \
+        CPU may handle it, which an interrupt to that CPU costs.",
+    source: "Linux admin-guide/sysctl/net.rst (rps_default_mask)",
+    since: "Linux 6.3",
+    check: "/proc/sys/net/core/rps_default_mask, compared as a mask",
+    reach: Reach::Live,
+    disruption: Disruption::None,
+    values: Values::OPT_IN,
+    settings: |ctx| {
+        Ok(vec![mask(ctx, "net.core.rps_default_mask", "/proc/sys/net/core/rps_default_mask".into())])
+    },
+};

@@ -1,6 +1,6 @@
 //! What sets again, at each boot, what a reboot forgets.
 
-use super::{Disruption, Knob, Reach, Setting};
+use super::{Disruption, Knob, Reach, Setting, Values};
 use crate::facts::PROGRAM;
 use crate::formats::HostPath;
 use crate::resources::{IRQBALANCE_DROP_IN, IRQBALANCE_LIST, OwnedFile, Resource};
@@ -33,6 +33,7 @@ const BOOT_UNIT: Knob = Knob {
     check: "the unit, its link in multi-user.target.wants and the kept profile have the planned content",
     reach: Reach::Live,
     disruption: Disruption::None,
+    values: Values::ON,
     settings: |ctx| {
         let link = Resource::Link { path: HostPath::new(WANTED_BY), target: "../rtkvm-tune.service".into() };
         Ok(vec![
@@ -55,6 +56,7 @@ const IRQBALANCE: Knob = Knob {
     check: "the drop-in and its variables have the planned content",
     reach: Reach::Live,
     disruption: Disruption::IrqMove,
+    values: Values::ON,
     settings: |ctx| {
         if !ctx.facts.irqbalance {
             return Ok(Vec::new());

@@ -1,8 +1,9 @@
 //! The kernel's own watchdogs, which take a busy vCPU for a fault.
 
-use super::{Disruption, Knob, Reach, sysctl};
+use super::boot::{argument, flag};
+use super::{Disruption, Knob, Reach, Values, sysctl};
 
-pub(super) const KNOBS: &[Knob] = &[SOFT, NMI, HUNG_TASK];
+pub(super) const KNOBS: &[Knob] = &[SOFT, NMI, HUNG_TASK, SOFT_BOOT, NMI_BOOT, ALL_BOOT];
 
 const SOFT: Knob = Knob {
     id: "watchdog.soft",
@@ -14,6 +15,7 @@ const SOFT: Knob = Knob {
     check: "/proc/sys/kernel/soft_watchdog is 0",
     reach: Reach::Live,
     disruption: Disruption::BriefStall,
+    values: Values::ON,
     settings: |_| sysctl("kernel.soft_watchdog", 0),
 };
 
@@ -27,6 +29,7 @@ const NMI: Knob = Knob {
     check: "/proc/sys/kernel/nmi_watchdog is 0",
     reach: Reach::Live,
     disruption: Disruption::BriefStall,
+    values: Values::ON,
     settings: |_| sysctl("kernel.nmi_watchdog", 0),
 };
 
@@ -40,5 +43,45 @@ const HUNG_TASK: Knob = Knob {
     check: "/proc/sys/kernel/hung_task_timeout_secs is 600",
     reach: Reach::Live,
     disruption: Disruption::None,
+    values: Values::ON,
     settings: |_| sysctl("kernel.hung_task_timeout_secs", 600),
+};
+
+const SOFT_BOOT: Knob = Knob {
+    id: "watchdog.soft-boot",
+    summary: "Start without the detector of soft lockups",
+    why: "The same as watchdog.soft, before the boot unit runs: its timers are not started on the isolated CPUs at all.",
+    source: "Linux admin-guide/kernel-parameters.txt (nosoftlockup)",
+    since: "Linux 2.6.24, with CONFIG_SOFTLOCKUP_DETECTOR",
+    check: "/proc/cmdline, and /proc/sys/kernel/soft_watchdog is 0",
+    reach: Reach::Reboot,
+    disruption: Disruption::Reboot,
+    values: Values::ON,
+    settings: |ctx| flag(ctx, "nosoftlockup"),
+};
+
+const NMI_BOOT: Knob = Knob {
+    id: "watchdog.nmi-boot",
+    summary: "Start without watchdog interrupts that nothing can hold back",
+    why: "The same as watchdog.nmi, before the boot unit runs. A performance counter is free for other uses.",
+    source: "Linux admin-guide/kernel-parameters.txt (nmi_watchdog)",
+    since: "Linux 2.6.37, with CONFIG_HARDLOCKUP_DETECTOR",
+    check: "/proc/cmdline, and /proc/sys/kernel/nmi_watchdog is 0",
+    reach: Reach::Reboot,
+    disruption: Disruption::Reboot,
+    values: Values::ON,
+    settings: |ctx| argument(ctx, "nmi_watchdog", "0", None),
+};
+
+const ALL_BOOT: Knob = Knob {
+    id: "watchdog.boot",
+    summary: "Start without either detector of lockups, so that none can be turned on by mistake",
+    why: "The two others of this area turn each off by itself, which suffices. No lockup is reported.",
+    source: "Linux admin-guide/kernel-parameters.txt (nowatchdog)",
+    since: "Linux 2.6.37",
+    check: "/proc/cmdline, and /proc/sys/kernel/watchdog is 0",
+    reach: Reach::Reboot,
+    disruption: Disruption::Reboot,
+    values: Values::OPT_IN,
+    settings: |ctx| flag(ctx, "nowatchdog"),
 };

@@ -21,7 +21,7 @@ use crate::formats::trial::Trial;
 use crate::guest::Templates;
 use crate::host::{Metadata, Program, Read};
 use crate::journal::{self, Entry};
-use crate::knobs::{self, Context, Disruption, Knob, Reach, Setting};
+use crate::knobs::{self, Choice, Context, Disruption, Knob, Reach, Setting};
 use crate::placement::{self, Placement};
 use crate::profile::{BootLoader, Diagnostic, Parsed};
 use crate::resources::{Observed, Resource, State, Value, definition, follow_ups};
@@ -265,33 +265,33 @@ pub fn make(
         true => owners::without_rt_conf(host, facts),
         false => (facts, Vec::new()),
     };
-    let kept = knobs::kept(profile);
+    let choices = knobs::chosen(profile);
     let placed = placement::place(profile, &facts);
     // At boot a template that is broken must not keep the machine from its pages and interrupts.
     let own = if scope != Scope::Runtime { &facts.templates[..] } else { &[] };
     let templates = Templates::new(own).map_err(|error| vec![Diagnostic::whole(error.to_string())]);
-    let (kept, (placement, warnings), templates) = match (kept, placed, templates) {
-        (Ok(kept), Ok(placed), Ok(templates)) => (kept, placed, templates),
-        (kept, placed, templates) => {
-            let errors = [kept.err(), placed.err(), templates.err()];
+    let (choices, (placement, warnings), templates) = match (choices, placed, templates) {
+        (Ok(choices), Ok(placed), Ok(templates)) => (choices, placed, templates),
+        (choices, placed, templates) => {
+            let errors = [choices.err(), placed.err(), templates.err()];
             return Err(errors.into_iter().flatten().flatten().collect());
         }
     };
-    let ctx = Context {
+    let context = |choice: &Choice| Context {
         profile,
         source: &parsed.source,
         facts: &facts,
         placement: &placement,
         templates: &templates,
+        value: choice.value,
     };
-    let asked = ask(&ctx, scope)?;
+    let asked = ask(context, &choices, scope)?;
     let guests = asked.iter().filter_map(|asked| match &asked.setting.resource {
         Resource::Domain { name, xml } => Some(Rendered { name: name.clone(), xml: xml.clone() }),
         _ => None,
     });
     let guests: Vec<_> = guests.collect();
-    let (left_alone, asked): (Vec<_>, Vec<_>) =
-        asked.into_iter().partition(|asked| kept.contains(&asked.knob.id));
+    let (left_alone, asked): (Vec<_>, Vec<_>) = asked.into_iter().partition(|asked| asked.kept);
     let boot = match scope {
         Scope::Everything | Scope::Trial(_) => Boot::plan(host, &facts, &asked, &left_alone, &past.state),
         Scope::Runtime => None,
@@ -330,6 +330,7 @@ pub fn make(
     items.extend(restored.items);
     let mut notes = notes::of_the_machine(&facts, profile);
     notes.extend(notes::other_guests(&placement, &facts));
+    notes.extend(choices.iter().filter_map(notes::unprotected));
     notes.extend(past.notes.iter().chain(&restored.notes).cloned());
     let held = boot.as_ref().map(Boot::held).unwrap_or_default();
     let finished = restored.finished.into_iter().chain(boot.iter().flat_map(Boot::finished)).collect();
@@ -396,7 +397,10 @@ fn no_longer_asked(
 fn passed_by(items: &mut [Item], facts: &Facts, state: &journal::State) {
     let Some(written) = &state.kernel_arguments else { return };
     let (Some(then), Some(now)) = (&written.boot_id, &facts.kernel.boot_id) else { return };
-    for item in items.iter_mut().filter(|item| then != now && item.observed.state == State::RebootPending) {
+    for item in items
+        .iter_mut()
+        .filter(|item| then != now && item.path.is_none() && item.observed.state == State::RebootPending)
+    {
         let time = &written.time;
         item.observed.state = State::Differs(Some(format!(
             "a boot since {time} did not bring it: another entry or another boot loader was used"
@@ -407,6 +411,8 @@ fn passed_by(items: &mut [Item], facts: &Facts, state: &journal::State) {
 /// One setting and the knob that asks for it.
 struct Asked {
     knob: &'static Knob,
+    /// Whether the profile leaves it as the machine has it.
+    kept: bool,
     setting: Setting,
 }
 
@@ -429,12 +435,18 @@ impl Asked {
 }
 
 /// What every knob asks for, within the scope.
-fn ask(ctx: &Context, scope: Scope) -> Result<Vec<Asked>, Vec<Diagnostic>> {
+fn ask<'c>(
+    context: impl Fn(&Choice) -> Context<'c>,
+    choices: &[Choice],
+    scope: Scope,
+) -> Result<Vec<Asked>, Vec<Diagnostic>> {
     let mut asked = Vec::new();
     let mut found = Vec::new();
-    for knob in knobs::all().filter(|knob| scope != Scope::Runtime || knob.reach == Reach::Live) {
-        match (knob.settings)(ctx) {
-            Ok(settings) => asked.extend(settings.into_iter().map(|setting| Asked { knob, setting })),
+    for choice in choices.iter().filter(|choice| scope != Scope::Runtime || choice.knob.reach == Reach::Live)
+    {
+        let Choice { knob, kept, .. } = *choice;
+        match (knob.settings)(&context(choice)) {
+            Ok(settings) => asked.extend(settings.into_iter().map(|setting| Asked { knob, kept, setting })),
             Err(errors) => found.extend(errors),
         }
     }
@@ -498,8 +510,8 @@ fn steps(
                 let (name, path, after) = (name.clone(), definition(name), Some(xml.clone()));
                 domains.push(Step::Domain { name, before: text(&path), path, after, metadata: None });
             }
-            // All of them together, in the drop-in; and what cannot be set.
-            Resource::Arguments(_) | Resource::Check { .. } => {}
+            // All arguments together, in the drop-in; and what cannot be set.
+            Resource::Arguments(_) | Resource::Check { .. } | Resource::Unfit { .. } => {}
         }
     }
     attributes.extend_from_slice(&restored.attributes);
@@ -524,6 +536,12 @@ impl Item {
     /// Whether it is only looked at.
     pub fn is_check(&self) -> bool {
         self.reach == Reach::Check
+    }
+
+    /// Whether it is a kernel argument, which the boot loader's configuration has; options of a module wait for a boot
+    /// as well.
+    fn is_argument(&self) -> bool {
+        self.reach == Reach::Reboot && self.path.is_none()
     }
 
     /// Whether what is wanted takes effect at the next boot only.

@@ -3,6 +3,7 @@
 use super::Asked;
 use crate::facts::{Facts, Loader};
 use crate::formats::HostPath;
+use crate::knobs::Choice;
 use crate::placement::Placement;
 use crate::profile::{BootLoader, Profile};
 use crate::resources::Resource;
@@ -40,6 +41,13 @@ pub(super) fn other_guests(placement: &Placement, facts: &Facts) -> Vec<String> 
     });
     let unread = facts.definitions.unread.iter();
     kept.chain(unread.map(|why| format!("what a guest of libvirt has is not known: {why}"))).collect()
+}
+
+/// The protection that a value of a knob takes away.
+pub(super) fn unprotected(choice: &Choice) -> Option<String> {
+    let Choice { knob, value, .. } = choice;
+    let warning = knob.values.warning(*value).filter(|_| !choice.kept)?;
+    Some(format!("warning: \"{}\" = {value}: {warning}", knob.id))
 }
 
 /// What to know of the kernel, the boot loader and the program.

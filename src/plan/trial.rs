@@ -11,7 +11,7 @@ use crate::formats::grub_menu::{self, Node};
 use crate::formats::trial::{self, MARKER, PANIC, Trial};
 use crate::formats::{HostPath, time};
 use crate::host::{Program, Read};
-use crate::knobs::{self, PROFILE, Reach};
+use crate::knobs::{self, PROFILE};
 use crate::resources::State;
 
 /// What becomes of a trial.
@@ -47,7 +47,7 @@ pub(super) fn begin(
         refuse(format!("arguments are tried with GRUB as Debian and Ubuntu set it up, and this is {loader}"));
         return course;
     };
-    let waits = |item: &&Item| item.reach == Reach::Reboot && item.observed.state == State::RebootPending;
+    let waits = |item: &&Item| item.is_argument() && item.observed.state == State::RebootPending;
     if items.iter().any(|item| waits(&item)) && facts.boot.later.is_none() {
         let which: Vec<_> = items.iter().filter(waits).map(|item| item.label.as_str()).collect();
         refuse(format!(
@@ -57,7 +57,7 @@ pub(super) fn begin(
         ));
     }
     let open = |item: &Item| {
-        item.reach == Reach::Reboot
+        item.is_argument()
             && matches!(
                 item.observed.state,
                 State::Missing | State::Differs(_) | State::Foreign(_) | State::Obsolete

@@ -103,8 +103,8 @@ pub const KEYS: &[Key] = &[
         "knobs",
         Kind::Table,
         NONE,
-        "Overrides by quoted knob id, or by the name of an area of knobs. The value \"keep\" leaves what the machine \
-         has without this program.",
+        "Values of knobs by quoted id. Each knob lists its own; \"keep\" leaves what the machine has without this \
+         program, for the name of an area of knobs as well.",
     ),
     key(
         "host",

@@ -55,7 +55,7 @@ pub struct Profile {
     pub host: Host,
     /// The guests, in the order of the profile; their names are unique.
     pub guests: Vec<Guest>,
-    /// Overrides of single knobs, in the order of the profile. Ids and values are not checked here.
+    /// Values of single knobs, in the order of the profile. Ids and values are not checked here.
     pub knobs: Vec<KnobOverride>,
 }
 
@@ -236,7 +236,26 @@ pub struct KnobOverride {
     /// The knob's id; its span has the quotes.
     pub id: Spanned<String>,
     /// The value.
-    pub value: Spanned<String>,
+    pub value: Spanned<KnobValue>,
+}
+
+/// The value of a [`KnobOverride`], as written.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum KnobValue {
+    /// A string.
+    Text(String),
+    /// A whole number.
+    Number(i64),
+}
+
+/// For messages: long strings are cut.
+impl std::fmt::Display for KnobValue {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            KnobValue::Text(text) => f.write_str(&checks::shown(text)),
+            KnobValue::Number(number) => write!(f, "`{number}`"),
+        }
+    }
 }
 
 /// An enum with the strings that a profile writes for it.
@@ -424,14 +443,18 @@ fn knobs(reader: &mut Reader<'_>, top: &Section<'_>) -> Read<Vec<KnobOverride>> 
     let mut knobs = Vec::new();
     for (key, value) in table.iter() {
         let id = Spanned::new(key.get_ref().to_string(), key.span());
-        knobs.push(match value.get_ref() {
-            DeValue::String(text) => {
-                Ok(KnobOverride { id, value: Spanned::new(text.to_string(), value.span()) })
-            }
-            other => {
+        let read = match value.get_ref() {
+            DeValue::String(text) => Some(KnobValue::Text(text.to_string())),
+            DeValue::Integer(number) => reader::whole(number).map(KnobValue::Number),
+            _ => None,
+        };
+        knobs.push(match (read, value.get_ref()) {
+            (Some(read), _) => Ok(KnobOverride { id, value: Spanned::new(read, value.span()) }),
+            (None, other) => {
                 let message = format!("the override of {} has the wrong type", checks::shown(&id));
                 let error = Diagnostic::error(value.span(), message);
-                let error = error.label(format!("expected a string, found {}", reader::found(other)));
+                let error = error
+                    .label(format!("expected a string or a whole number, found {}", reader::found(other)));
                 Err(reader.error(match other {
                     DeValue::Table(_) => {
                         error.help("quote the whole id, as in \"cpu.mitigations\" = \"keep\"")

@@ -16,6 +16,8 @@ pub struct Attribute {
     pub want: Value,
     /// Why it cannot be set, where that is known without trying.
     pub fixed: Option<String>,
+    /// Whether it is taken from elsewhere, at the next boot alone.
+    pub until_boot: bool,
 }
 
 /// A value that knows how it is printed for the kernel and how the kernel's answer is read.
@@ -127,6 +129,7 @@ impl Attribute {
         };
         let state = match (&self.fixed, state) {
             (Some(reason), State::Differs(None)) => State::NotApplicable(reason.clone()),
+            (None, State::Differs(None)) if self.until_boot => State::RebootPending,
             (_, state) => state,
         };
         Observed { running, next_boot: None, state }

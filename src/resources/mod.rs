@@ -51,6 +51,13 @@ pub enum Resource {
         /// The rendered document.
         xml: String,
     },
+    /// Something that this machine has not got, or that would be wrong here: nothing is written.
+    Unfit {
+        /// The value it would have.
+        wanted: String,
+        /// Why it cannot be set.
+        reason: String,
+    },
 }
 
 /// A whole file that we own.
@@ -125,14 +132,17 @@ impl Resource {
                 Observed { running: found.clone(), next_boot: None, state: state.clone() }
             }
             Resource::Domain { name, xml } => observe_domain(host, name, xml),
+            Resource::Unfit { reason, .. } => {
+                Observed { running: None, next_boot: None, state: State::NotApplicable(reason.clone()) }
+            }
         }
     }
 
-    /// Where it is; `None` for kernel arguments, which share a file.
+    /// Where it is; `None` for kernel arguments, which share a file, and for what is not there.
     pub fn path(&self) -> Option<HostPath> {
         match self {
             Resource::Attribute(attribute) => Some(attribute.path.clone()),
-            Resource::Arguments(_) | Resource::Check { .. } => None,
+            Resource::Arguments(_) | Resource::Check { .. } | Resource::Unfit { .. } => None,
             Resource::File(file) => Some(file.path.clone()),
             Resource::Link { path, .. } => Some(path.clone()),
             Resource::Domain { name, .. } => Some(definition(name)),
@@ -146,7 +156,7 @@ impl Resource {
             Resource::Arguments(arguments) => arguments.to_string(),
             Resource::File(_) | Resource::Domain { .. } => AS_PLANNED.into(),
             Resource::Link { target, .. } => format!("-> {target}"),
-            Resource::Check { wanted, .. } => wanted.clone(),
+            Resource::Check { wanted, .. } | Resource::Unfit { wanted, .. } => wanted.clone(),
         }
     }
 }

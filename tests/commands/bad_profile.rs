@@ -86,7 +86,8 @@ const BAD: &[(&str, &str, &str, &str)] = &[
     // Knobs
     ("[[guest]]", "[knobs]\n\"cpu.isolcpu\" = \"keep\"\n[[guest]]", ":6:1", "did you mean `cpu.isolcpus`?"),
     ("[[guest]]", "[knobs]\n\"zzz\" = \"keep\"\n[[guest]]", ":6:1", "`rtkvm-tune explain` lists all knobs"),
-    ("[[guest]]", "[knobs]\n\"cpu.isolcpus\" = \"off\"\n[[guest]]", ":6:18", "write \"keep\""),
+    ("[[guest]]", "[knobs]\n\"cpu.isolcpus\" = \"off\"\n[[guest]]", ":6:18", "it takes \"on\", or \"keep\""),
+    ("[[guest]]", "[knobs]\n\"memory.stat-interval\" = 0\n[[guest]]", ":6:26", "from 1 to 3600"),
     ("[[guest]]", "[knobs]\n\"cpu.isolcpus\" = true\n[[guest]]", ":6:18", "wrong type"),
     // Templates
     ("numa-node = 1", "template = \"none.xml\"", ":9:12", "there is no such template"),

@@ -12,6 +12,9 @@ fn booted() -> Tree {
         "grub-common, grub2-common and util-linux",
     )
     .expect(0);
+    // The recorded machine was started with fewer.
+    let line = tree.read("proc/cmdline");
+    tree.write("proc/cmdline", format!("{} nohz=on nosoftlockup nmi_watchdog=0\n", line.trim_end()));
     tree.tune(&["apply", REFERENCE]).expect(0);
     tree.tune(&["verify", REFERENCE]).expect(0);
     tree

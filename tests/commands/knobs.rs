@@ -122,3 +122,197 @@ fn huge_pages_get_their_mount() {
     assert!(tree.at("etc/systemd/system/sysinit.target.wants/dev-hugepages1G.mount").is_file());
     assert!(!noted(&tree));
 }
+
+/// The reference profile with these lines under [knobs].
+fn with_knobs(tree: &Tree, lines: &str) -> String {
+    let profile = std::fs::read_to_string(REFERENCE).expect("the reference profile");
+    tree.note("knobs.toml", format!("{profile}\n[knobs]\n{lines}\n"))
+}
+
+/// What the profile chooses is what is wanted; what takes a protection away is said each time.
+#[test]
+fn the_profile_chooses_values() {
+    let tree = Tree::reference();
+    let plan = |lines: &str| {
+        let profile = with_knobs(&tree, lines);
+        let out = tree.tune(&["apply", "--dry-run", &profile, "--format", "json"]).expect(0).out;
+        serde_json::from_str::<Value>(&out).expect("JSON")["plan"].clone()
+    };
+    let wanted = |plan: &Value, knob: &str| {
+        let items = plan["items"].as_array().expect("items").iter();
+        let of: Vec<_> =
+            items.filter(|item| item["knob"] == knob).map(|item| item["wanted"].clone()).collect();
+        of
+    };
+    let chosen = plan(
+        "'memory.stat-interval' = 30\n'memory.ksm' = 'unmerge'\n'cpu.mitigations' = 'off'\n'sched.threadirqs' = 'on'",
+    );
+    assert_eq!(wanted(&chosen, "memory.stat-interval"), ["30"]);
+    assert_eq!(wanted(&chosen, "memory.ksm"), ["2"]);
+    assert_eq!(wanted(&chosen, "cpu.mitigations"), ["mitigations=off"]);
+    let threads =
+        chosen["items"].as_array().expect("items").iter().find(|item| item["knob"] == "sched.threadirqs");
+    assert_eq!(threads.expect("asked for")["state"], "not-applicable", "PREEMPT_RT has it anyway");
+    let warned = |plan: &Value| plan["notes"].to_string().contains("warning: \\\"cpu.mitigations\\\" = ");
+    assert!(warned(&chosen), "{}", chosen["notes"]);
+
+    let other = plan("'cpu.mitigations' = 'auto'");
+    assert_eq!((wanted(&other, "cpu.mitigations").len(), warned(&other)), (1, false));
+    let none = plan("cpu = 'keep'");
+    assert_eq!((wanted(&none, "cpu.mitigations").len(), warned(&none)), (0, false));
+    assert!(wanted(&none, "cpu.isolcpus").is_empty());
+
+    // In line it is said as well.
+    let profile = with_knobs(&tree, "'cpu.mitigations' = 'off'");
+    tree.tune(&["apply", &profile]).expect(0);
+    assert!(tree.read("etc/default/grub.d/99-rtkvm-tune.cfg").contains(" mitigations=off"));
+    let said = tree.tune(&["verify", &profile]).out;
+    assert!(said.contains("warning: \"cpu.mitigations\" = \"off\": programs and guests can read"), "{said}");
+}
+
+/// State and wanted value of the items of one knob under these lines of [knobs].
+fn states(tree: &Tree, lines: &str, knob: &str) -> Vec<(String, String)> {
+    let profile = with_knobs(tree, lines);
+    let out = tree.tune(&["apply", "--dry-run", &profile, "--format", "json"]).expect(0).out;
+    let plan: Value = serde_json::from_str(&out).expect("JSON");
+    let items = plan["plan"]["items"].as_array().expect("items").iter();
+    let text = |value: &Value| value.as_str().expect("text").to_owned();
+    items
+        .filter(|item| item["knob"] == knob)
+        .map(|item| (text(&item["state"]), text(&item["wanted"])))
+        .collect()
+}
+
+/// A pair as [`states`] has it.
+fn pair(state: &str, wanted: &str) -> (String, String) {
+    (state.into(), wanted.into())
+}
+
+/// Each knob takes each of its values on a machine that has little: none fails.
+#[test]
+fn every_value_of_every_knob_can_be_planned() {
+    use rtkvm_tune::knobs::{Chosen, all};
+    let tree = Tree::reference();
+    let most = all().map(|knob| knob.values.words.len() + 2).max().expect("knobs");
+    for at in 0..most {
+        let line = |knob: &rtkvm_tune::knobs::Knob| {
+            let words = knob.values.words.iter().map(|word| Chosen::Word(word.name).to_string());
+            let ends = knob.values.numbers.iter().flat_map(|n| [*n.range.end(), *n.range.start()]);
+            // The priorities of guests leave room above 1.
+            let numbers = ends.filter(|n| knob.id != "cpu.rcu-priority" || *n > 1).map(|n| n.to_string());
+            let values: Vec<String> = words.chain(numbers).collect();
+            values.get(at % values.len()).map(|value| format!("'{}' = {value}\n", knob.id))
+        };
+        let lines: String = all().filter_map(line).collect();
+        let profile = with_knobs(&tree, &lines);
+        tree.tune(&["apply", "--dry-run", &profile]).expect(0);
+    }
+}
+
+/// The clock is trusted only where the processor and the kernel vouch for it.
+#[test]
+fn the_clock_is_trusted_where_it_qualifies() {
+    let tree = Tree::reference();
+    let clock = "sys/devices/system/clocksource/clocksource0/current_clocksource";
+    let found = |lines: &str| states(&tree, lines, "cpu.tsc");
+    let cpuinfo = |flags: &str| {
+        let text = format!("processor\t: 0\nvendor_id\t: GenuineIntel\nflags\t\t: pdpe1gb {flags}\n\n");
+        tree.write("proc/cpuinfo", &text);
+    };
+    cpuinfo("constant_tsc nonstop_tsc");
+    tree.write(clock, "hpet\n");
+    assert_eq!(found(""), [pair("not-applicable", "reliable")]);
+    tree.write(clock, "tsc\n");
+    assert_eq!(found(""), [pair("missing", "tsc=reliable")]);
+    assert_eq!(found("'cpu.tsc' = 'nowatchdog'"), [pair("missing", "tsc=nowatchdog")]);
+    cpuinfo("constant_tsc");
+    assert_eq!(found(""), [pair("not-applicable", "reliable")]);
+}
+
+/// Options of a module go to modprobe where it is loaded, to the kernel where it is built in, and the running value
+/// waits for the boot.
+#[test]
+fn options_of_kvm_follow_how_it_is_there() {
+    let tree = Tree::reference();
+    let gap = "sys/module/kvm_intel/parameters/ple_gap";
+    tree.write(gap, "128\n");
+    tree.write("sys/module/kvm_intel/initstate", "live\n");
+    std::fs::set_permissions(tree.at(gap), std::os::unix::fs::PermissionsExt::from_mode(0o444))
+        .expect("mode");
+    assert_eq!(
+        states(&tree, "", "kvm.ple-gap"),
+        [pair("missing", "as planned"), pair("reboot-pending", "0")]
+    );
+    assert!(states(&tree, "", "kvm.pause-filter").is_empty(), "the other vendor's module is there");
+    tree.tune(&["apply", REFERENCE]).expect(0);
+    assert!(tree.read("etc/modprobe.d/rtkvm-tune-ple-gap.conf").ends_with("\noptions kvm_intel ple_gap=0\n"));
+    assert_eq!(tree.read(gap), "128\n");
+
+    std::fs::remove_file(tree.at("sys/module/kvm_intel/initstate")).expect("written above");
+    assert_eq!(states(&tree, "", "kvm.ple-gap")[0], pair("missing", "kvm_intel.ple_gap=0"));
+}
+
+/// Only policies with an isolated CPU, and what they have not got is said.
+#[test]
+fn frequencies_of_isolated_cpus_alone() {
+    let tree = Tree::reference();
+    for (number, cpus, governors) in
+        [(0, "0 1", "performance powersave"), (2, "2 3", "performance powersave"), (4, "4", "powersave")]
+    {
+        let dir = format!("sys/devices/system/cpu/cpufreq/policy{number}");
+        tree.write(&format!("{dir}/related_cpus"), format!("{cpus}\n"));
+        tree.write(&format!("{dir}/scaling_available_governors"), format!("{governors}\n"));
+        tree.write(&format!("{dir}/scaling_governor"), "powersave\n");
+    }
+    assert_eq!(
+        states(&tree, "", "power.governor"),
+        [pair("differs", "performance"), pair("not-applicable", "performance")]
+    );
+    tree.write("sys/devices/system/cpu/cpu0/power/pm_qos_resume_latency_us", "0\n");
+    for cpu in (2..8).chain(10..16) {
+        tree.write(&format!("sys/devices/system/cpu/cpu{cpu}/power/pm_qos_resume_latency_us"), "0\n");
+    }
+    assert_eq!(states(&tree, "", "power.resume-latency"), vec![pair("differs", "n/a"); 12]);
+    assert_eq!(states(&tree, "'power.resume-latency' = 2", "power.resume-latency")[0], pair("differs", "2"));
+}
+
+/// A kernel that takes no number of pages for each node has them written early in the boot.
+#[test]
+fn old_kernels_get_their_pages_early() {
+    let tree = Tree::reference();
+    let conf = "etc/tmpfiles.d/rtkvm-tune.conf";
+    assert!(states(&tree, "", "memory.hugepages-early").is_empty());
+    tree.write("proc/sys/kernel/osrelease", "5.10.0-28-rt-amd64\n");
+    tree.tune(&["apply", REFERENCE]).expect(0);
+    let node = |node| {
+        format!(
+            "w! /sys/devices/system/node/node{node}/hugepages/hugepages-1048576kB/nr_hugepages - - - - 25\n"
+        )
+    };
+    assert!(tree.read(conf).ends_with(&format!("{}{}", node(0), node(1))), "{}", tree.read(conf));
+}
+
+/// RCU's own threads run before the vCPUs, or the profile is refused.
+#[test]
+fn rcu_is_not_below_the_guests() {
+    let tree = Tree::reference();
+    let out = tree.tune(&["apply", "--dry-run", &with_knobs(&tree, "'cpu.rcu-priority' = 1")]).expect(2);
+    assert!(out.err.contains("is not above the guests' fifo-priority 1"), "{}", out.err);
+    assert_eq!(
+        states(&tree, "'cpu.rcu-priority' = 11", "cpu.rcu-priority"),
+        [pair("missing", "rcutree.kthread_prio=11")]
+    );
+}
+
+/// An option of a module that waits for its boot is no argument of the default entry: a trial is possible.
+#[test]
+fn a_module_option_does_not_stand_in_the_way_of_a_trial() {
+    let tree = Tree::reference();
+    let gap = "sys/module/kvm_intel/parameters/ple_gap";
+    tree.write(gap, "128\n");
+    tree.write("sys/module/kvm_intel/initstate", "live\n");
+    std::fs::set_permissions(tree.at(gap), std::os::unix::fs::PermissionsExt::from_mode(0o444))
+        .expect("mode");
+    let out = tree.tune(&["apply", "--trial", "--dry-run", REFERENCE]).out;
+    assert!(!out.contains("the default entry has"), "{out}");
+}

@@ -107,10 +107,13 @@ fn the_drop_in_has_every_kernel_argument_once() {
             "nohz_full=2-7,10-15",
             "rcu_nocbs=2-7,10-15",
             "skew_tick=1",
+            "nohz=on",
             "irqaffinity=0-1,8-9",
             "default_hugepagesz=1G",
             "hugepagesz=1G",
-            "hugepages=0:25,1:25"
+            "hugepages=0:25,1:25",
+            "nosoftlockup",
+            "nmi_watchdog=0"
         ]
     );
 }

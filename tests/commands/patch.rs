@@ -85,8 +85,11 @@ fn what_is_dropped_is_removed() {
         "cpu.nohz-full",
         "cpu.rcu-nocbs",
         "cpu.skew-tick",
+        "cpu.nohz",
         "irq.boot-affinity",
         "memory.hugepages-boot",
+        "watchdog.soft-boot",
+        "watchdog.nmi-boot",
     ];
     let kept: String = ids.iter().map(|id| format!("\"{id}\" = \"keep\"\n")).collect();
     let profile = tree.note("keep.toml", format!("{text}\n[knobs]\n{kept}"));

@@ -8,6 +8,7 @@ use super::{Host, Job, Work};
 mod booted;
 mod drift;
 mod guest;
+mod knobs;
 mod live;
 mod pages;
 mod power;
@@ -38,6 +39,7 @@ pub(super) const TESTS: &[Job] = &[
             Host::boot_applied,
             &[
                 ("booted::the_machine_is_as_planned", booted::the_machine_is_as_planned),
+                ("knobs::take_effect_after_a_boot", knobs::take_effect_after_a_boot),
                 ("drift::is_found_and_mended", drift::is_found_and_mended),
                 ("guest::runs_where_it_was_placed", guest::runs_where_it_was_placed),
             ],

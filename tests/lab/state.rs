@@ -17,6 +17,8 @@ for file in proc/irq/default_smp_affinity proc/irq/*/smp_affinity_list sys/devic
     sys/devices/virtual/workqueue/*/cpumask proc/sys/kernel/*_watchdog proc/sys/kernel/hung_task_timeout_secs \
     proc/sys/kernel/timer_migration proc/sys/kernel/numa_balancing sys/kernel/rcu_normal sys/kernel/mm/ksm/run \
     sys/kernel/mm/transparent_hugepage/enabled \
+    sys/devices/system/cpu/cpu*/power/pm_qos_resume_latency_us sys/devices/system/cpu/cpu*/power/energy_perf_bias \
+    sys/devices/system/machinecheck/machinecheck0/ignore_ce sys/devices/system/cpu/cpufreq/policy*/scaling_governor \
     sys/devices/system/node/node*/hugepages/*/nr_hugepages proc/sys/vm/* proc/sys/kernel/sched_* \
     sys/module/kvm/parameters/* sys/devices/system/cpu/cpu*/online; do
     [ -f "$file" ] && echo "/$file $(cat "$file" 2>/dev/null)"

@@ -74,6 +74,9 @@ pub(crate) fn assemble(mut cores: Vec<Core>, nodes: &[(u32, Size)], offline: Cpu
         hardware: Default::default(),
         interface_hooks: Vec::new(),
         owners: Owners::default(),
+        power: Default::default(),
+        processor: Default::default(),
+        modules: Default::default(),
         numa: Numa { shown: true, nodes: nodes.iter().map(node).collect() },
         cpus: Cpus {
             possible: present.clone(),
@@ -94,6 +97,7 @@ pub(crate) fn assemble(mut cores: Vec<Core>, nodes: &[(u32, Size)], offline: Cpu
             command_line: None,
             architecture: Default::default(),
             gigabyte_pages: Some(true),
+            no_fair_server: None,
             workqueues: Vec::new(),
             os: None,
             os_family: Vec::new(),

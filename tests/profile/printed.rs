@@ -250,7 +250,7 @@ cpu.mitigations = "keep"
  --> p.toml:5:1
   |
 5 | cpu.mitigations = "keep"
-  | ^^^ expected a string, found a table
+  | ^^^ expected a string or a whole number, found a table
   |
   = help: quote the whole id, as in "cpu.mitigations" = "keep"
 "#,
@@ -336,7 +336,7 @@ isolated-cpus = ""
 [host.hugepages]
 count = 0
 [knobs]
-a = 1
+a = 1.5
 "#,
         "error: invalid TOML: unclosed table, expected `]`
  --> p.toml:1:6
@@ -347,8 +347,8 @@ a = 1
 error: the override of `a` has the wrong type
  --> p.toml:6:5
   |
-6 | a = 1
-  |     ^ expected a string, found a whole number
+6 | a = 1.5
+  |     ^^^ expected a string or a whole number, found a number with a fraction
 ",
     ),
     (
@@ -399,7 +399,7 @@ memory = "1"
 [[guest.disk]]
 source = "x"
 [knobs]
-k = 1
+k = true
 "#,
         r#"error: `0-1,x` cannot be used as `housekeeping-cpus`
  --> p.toml:2:26
@@ -460,8 +460,8 @@ error: `x` cannot be used as `source`
 error: the override of `k` has the wrong type
   --> p.toml:15:5
    |
-15 | k = 1
-   |     ^ expected a string, found a whole number
+15 | k = true
+   |     ^^^^ expected a string or a whole number, found a truth value
 "#,
     ),
     (

@@ -6,7 +6,7 @@ use std::path::Path;
 
 use anyhow::{Context, Result, bail};
 use rtkvm_tune::guest::lint::{self, Rule};
-use rtkvm_tune::knobs::{self, Knob, Reach};
+use rtkvm_tune::knobs::{self, Knob, Reach, Values};
 use rtkvm_tune::profile::keys::{KEYS, Key, Kind, Presence, header, keys_of};
 use similar::TextDiff;
 
@@ -89,13 +89,17 @@ const GENERATED: &str = "<!-- Written by `cargo xtask docs` from the program: ch
 /// docs/knobs.md.
 fn knob_reference() -> String {
     let mut out = format!("# Knobs\n\n{GENERATED}\n");
-    out += "What rtkvm-tune sets, and why. `rtkvm-tune explain KNOB` prints the same for one of them. To leave one\n\
-        as the machine has it, name it in the profile; an area's name keeps every knob of the area:\n\n\
-        ```toml\n[knobs]\n\"irq.affinity\" = \"keep\"\n\"memory\" = \"keep\"\n```\n\n\
-        | Knob | Takes effect | What it does |\n|---|---|---|\n";
+    out += "What rtkvm-tune sets, and why. `rtkvm-tune explain KNOB` prints the same for one of them.\n\n\
+        A profile names a knob to give it a value of its own, or to leave what the machine has; an area's name keeps\n\
+        every knob of the area but those that are named themselves. Knobs that are off set nothing without a line\n\
+        in the profile.\n\n\
+        ```toml\n[knobs]\n\"irq.affinity\" = \"keep\"\n\"memory\" = \"keep\"\n\"memory.stat-interval\" = 30\n```\n\n\
+        | Knob | Default | Takes effect | What it does |\n|---|---|---|---|\n";
     for knob in knobs::all() {
         let (id, anchor) = (knob.id, knob.id.replace('.', ""));
-        out += &format!("| [`{id}`](#{anchor}) | {} | {} |\n", takes_effect(knob.reach), cell(knob.summary));
+        let default = knob.values.default_text().replace('"', "");
+        let reach = takes_effect(knob.reach);
+        out += &format!("| [`{id}`](#{anchor}) | {default} | {reach} | {} |\n", cell(knob.summary));
     }
     let mut areas: Vec<&str> = knobs::all().map(Knob::area).collect();
     areas.dedup();
@@ -116,7 +120,7 @@ fn takes_effect(reach: Reach) -> &'static str {
 }
 
 fn knob_section(knob: &Knob) -> String {
-    let Knob { id, summary, why, source, since, check, reach, disruption, .. } = knob;
+    let Knob { id, summary, why, source, since, check, reach, disruption, values, .. } = knob;
     let facts = [
         ("Takes effect", takes_effect(*reach)),
         ("Disruption", disruption.name()),
@@ -125,8 +129,29 @@ fn knob_section(knob: &Knob) -> String {
         ("Documented in", source),
     ];
     let facts: String = facts.iter().map(|(name, text)| format!("- {name}: {}\n", plain(text))).collect();
-    let keep = format!("- To keep what the machine has: `\"{id}\" = \"keep\"` under `[knobs]`\n");
-    format!("\n### {id}\n\n{}.\n\n{}\n\n{facts}{keep}", plain(summary), plain(why))
+    format!("\n### {id}\n\n{}.\n\n{}\n\n{facts}{}", plain(summary), plain(why), knob_values(values))
+}
+
+/// What a profile may write for a knob, beside "keep".
+fn knob_values(values: &Values) -> String {
+    let mut out =
+        format!("- Values: {}; {} by default\n", plain(&code(&values.list())), values.default_text());
+    for word in values.words.iter().filter(|_| values.words.len() > 1 || values.numbers.is_some()) {
+        out += &format!("  - `\"{}\"`: {}\n", word.name, plain(word.meaning));
+    }
+    for word in values.words {
+        out += &word.warning.map_or(String::new(), |warning| {
+            format!("- **Warning** for `\"{}\"`: {}\n", word.name, plain(warning))
+        });
+    }
+    out
+}
+
+/// Quoted words as code.
+fn code(text: &str) -> String {
+    let part =
+        |(at, part): (usize, &str)| if at % 2 == 1 { format!("`\"{part}\"`") } else { part.to_owned() };
+    text.split('"').enumerate().map(part).collect()
 }
 
 /// docs/lint.md.

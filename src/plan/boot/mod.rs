@@ -115,7 +115,7 @@ impl Boot {
     /// another reason.
     pub(super) fn steps(&self, items: &[Item], update: bool) -> Vec<Step> {
         let stale = |item: &Item| {
-            item.reach == Reach::Reboot
+            item.is_argument()
                 && matches!(item.observed.state, State::Missing | State::Differs(None) | State::Obsolete)
         };
         let (mut steps, generator) = match &self.place {
