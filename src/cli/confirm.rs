@@ -160,7 +160,9 @@ fn findings(machine: &Machine, trial: &Trial, root: &Root, writer: &Writer) -> R
 /// The settings that are not in line. An interrupt that stays where it is stops nothing, as in an apply.
 fn open(plan: &Plan) -> Vec<String> {
     let open = plan.items.iter().filter(|item| {
-        !matches!(item.observed.state, State::InLine | State::NotApplicable(_)) && item.knob != IRQ_AFFINITY
+        !matches!(item.observed.state, State::InLine | State::NotApplicable(_))
+            && item.knob != IRQ_AFFINITY
+            && !item.is_check()
     });
     let told = open.map(|item| {
         let is = item.observed.running.as_deref().unwrap_or("-");

@@ -45,6 +45,7 @@ fn explanation(knob: &Knob) -> String {
             knobs::Reach::Live => "at once",
             knobs::Reach::Reboot => "at the next boot",
             knobs::Reach::GuestRestart => "at the next start of the guest",
+            knobs::Reach::Check => "a check: nothing is set",
         },
         knob.disruption.name(),
         knob.since,

@@ -16,7 +16,10 @@ use std::collections::BTreeMap;
 /// Each obstacle with its remedy.
 pub fn check(plan: &Plan, root: &Root) -> Result<(), Vec<String>> {
     let mut found = plan.obstacles.clone();
-    let by_hand = plan.items.iter().any(|item| matches!(item.observed.state, State::ByHand(_)));
+    let by_hand = plan
+        .items
+        .iter()
+        .any(|item| item.reach == knobs::Reach::Reboot && matches!(item.observed.state, State::ByHand(_)));
     if by_hand && !plan.manual_boot_loader {
         found.extend(unwritten_loader(plan.facts.boot.loader));
     }

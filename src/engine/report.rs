@@ -85,7 +85,7 @@ pub fn left_open(reports: &[Report], item: &Item) -> bool {
             let refused = |report: &Report| matches!(report.outcome, Outcome::Impossible(_));
             reports.iter().any(|report| refused(report) && is_about(report, item))
         }
-        Reach::GuestRestart => false,
+        Reach::GuestRestart | Reach::Check => false,
     };
     let open = matches!(
         item.observed.state,

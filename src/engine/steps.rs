@@ -143,7 +143,13 @@ fn attribute(
         }
         Err(Errno::ENOSPC) if is_interrupt(path) => {
             return Outcome::Failed(
-                "no interrupt vector is left on these CPUs: use more housekeeping CPUs".into(),
+                "no interrupt vector is left on these CPUs: use more housekeeping CPUs, or fewer queues (`ethtool -L`)"
+                    .into(),
+            );
+        }
+        Err(Errno::EINVAL) if is_interrupt(path) => {
+            return Outcome::Failed(
+                "none of these CPUs is online by now, or its chip takes none of them".into(),
             );
         }
         Err(errno) => return Outcome::Failed(errno.desc().into()),

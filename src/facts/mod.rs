@@ -6,6 +6,7 @@ pub mod cpus;
 pub mod definitions;
 pub mod devices;
 pub mod grubenv;
+pub mod hardware;
 pub mod irqs;
 pub mod kernel;
 pub mod kernel_log;
@@ -18,6 +19,7 @@ pub use boot::{Boot, Loader};
 pub use cpus::{Core, Cpus};
 pub use definitions::{Definition, Definitions};
 pub use devices::Devices;
+pub use hardware::Hardware;
 pub use irqs::{Irq, Irqs, Movable};
 pub use kernel::{Architecture, Kernel};
 pub use kernel_log::KernelLog;
@@ -39,6 +41,9 @@ pub struct Facts {
     pub irqs: Irqs,
     /// The running kernel and the operating system.
     pub kernel: Kernel,
+    /// What no program can set.
+    #[serde(skip)]
+    pub hardware: Hardware,
     /// How the machine boots.
     pub boot: Boot,
     /// The guests that run.
@@ -67,6 +72,9 @@ pub struct Facts {
     pub installed: bool,
     /// Whether irqbalance is installed as a systemd unit.
     pub irqbalance: bool,
+    /// Where what sets up network interfaces would start a hook of ours.
+    #[serde(skip)]
+    pub interface_hooks: Vec<HostPath>,
 }
 
 /// Where an operator's own templates are.
@@ -93,6 +101,7 @@ impl Facts {
         let (kernel, trial) = (Kernel::read(host), trial::Found::read(host));
         let boot = Boot::read(host).once(trial.next(&kernel));
         Ok(Facts {
+            hardware: Hardware::read(host, kernel.release.as_deref(), cpus.boot),
             cpus,
             numa,
             irqs: Irqs::read(host),
@@ -108,10 +117,20 @@ impl Facts {
             templates,
             untrusted_templates,
             irqbalance: IRQBALANCE.iter().any(|path| host.head(&HostPath::new(*path), 0).is_ok()),
+            interface_hooks: interface_hooks(host),
             installed: host.head(&program, 0) != Err(ReadError::Absent),
         })
     }
 }
+
+/// The directories of ifupdown and of NetworkManager that are there.
+fn interface_hooks(host: &dyn Read) -> Vec<HostPath> {
+    let dirs = ["/etc/network/if-up.d", "/etc/NetworkManager/dispatcher.d"].map(HostPath::new);
+    dirs.into_iter().filter(|dir| host.list(dir).is_ok()).map(|dir| dir.join(HOOK)).collect()
+}
+
+/// The name of such a hook: run-parts(8) takes no dot in it.
+const HOOK: &str = "90-rtkvm-tune";
 
 /// The operator's templates, and what is wrong with them.
 fn read_templates(host: &dyn Read) -> (Vec<(String, String)>, Vec<String>) {

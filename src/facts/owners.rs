@@ -11,6 +11,8 @@ use serde::Serialize;
 pub struct Owners {
     /// TuneD, where it is or was at work.
     pub tuned: Option<Tuned>,
+    /// Whether a timer asks for new firmware.
+    pub fwupd: bool,
     /// What irqbalance was told by a variable, which replaces what it spares by itself.
     pub banned: Option<Banned>,
 }
@@ -54,6 +56,7 @@ pub const MASK: &str = "/dev/null";
 pub const TUNED_ARGUMENTS: &str = "/etc/tuned/bootcmdline";
 const TUNED_WANTED: &str = "/etc/systemd/system/multi-user.target.wants/tuned.service";
 const TUNED_PROFILE: &str = "/etc/tuned/active_profile";
+const FWUPD: &str = "/etc/systemd/system/timers.target.wants/fwupd-refresh.timer";
 /// Of Debian and Ubuntu, and of Red Hat and SUSE.
 const IRQBALANCE: [&str; 2] = ["/etc/default/irqbalance", "/etc/sysconfig/irqbalance"];
 
@@ -62,6 +65,7 @@ impl Owners {
     pub fn read(host: &dyn Read, services: &[Service]) -> Owners {
         Owners {
             tuned: Tuned::read(host, services),
+            fwupd: host.link(&HostPath::new(FWUPD)).is_ok(),
             banned: IRQBALANCE.into_iter().find_map(|file| Banned::read(host, file)),
         }
     }

@@ -78,7 +78,17 @@ pub struct Found {
 }
 
 /// Programs that set what this one sets, or work against it.
-const SERVICES: [&str; 6] = ["irqbalance", "tuned", "numad", "ksmtuned", "power-profiles-", "auto-cpufreq"];
+const SERVICES: [&str; 9] = [
+    "irqbalance",
+    "tuned",
+    "numad",
+    "ksmtuned",
+    "power-profiles-",
+    "auto-cpufreq",
+    "thermald",
+    "kubelet",
+    "stalld",
+];
 
 /// Enough of a QEMU command line for its name, which libvirt puts first, and for `-machine none`.
 const COMMAND_LINE_HEAD: usize = 512;

@@ -120,6 +120,11 @@ fn comm(pid: u32) -> HostPath {
     HostPath::new(format!("{PROCESSES}/{pid}/comm"))
 }
 
+/// The device with the registers of a CPU.
+fn registers(cpu: u32) -> HostPath {
+    HostPath::new(format!("/dev/cpu/{cpu}/msr"))
+}
+
 /// Where the kernel's log is read (Documentation/ABI/testing/dev-kmsg).
 const KERNEL_LOG: &str = "/dev/kmsg";
 
@@ -154,6 +159,12 @@ pub trait Read {
     /// The lines of the running kernel's log that are wanted, without time and level: at most [`MOST_LOG_LINES`], the
     /// first of this boot. Of a tree the regular file `/dev/kmsg`, so that it never tells of another kernel.
     fn kernel_log(&self, wanted: fn(&str) -> bool) -> Result<Rc<File>, ReadError>;
+
+    /// The lines of a file that are wanted: the others, which may be many or secret, leave no trace in a capture.
+    fn lines(&self, path: &HostPath, wanted: fn(&str) -> bool) -> Result<Rc<File>, ReadError>;
+
+    /// A model-specific register of a CPU (msr(4)); of a tree none.
+    fn register(&self, cpu: u32, number: u64) -> Result<u64, ReadError>;
 
     /// What is at the path itself, with its owner; [`ReadError::Unsuitable`] for what is neither a text file nor
     /// a symbolic link.

@@ -30,6 +30,8 @@ pub enum Program {
     RestartIrqbalance,
     /// `systemctl start dev-hugepages1G.mount`: mounts the huge pages of 1 GiB, unless they are.
     MountHugepages,
+    /// `udevadm control --reload`: udev reads its rules again.
+    ReloadRules,
     /// `chrt`: gives a thread another scheduling policy. It goes by the system call, for which there is no file.
     Schedule {
         /// The thread.
@@ -100,6 +102,7 @@ impl Program {
             Program::StopTuned => "systemctl stop tuned.service",
             Program::RestartIrqbalance => "systemctl try-restart irqbalance.service",
             Program::MountHugepages => "systemctl start dev-hugepages1G.mount",
+            Program::ReloadRules => "udevadm control --reload",
             Program::Schedule { .. } => "chrt",
             Program::Define { .. } => "virsh --connect qemu:///system define --validate /dev/stdin",
             Program::Undefine { .. } => "virsh --connect qemu:///system undefine --keep-nvram --domain",
@@ -125,6 +128,7 @@ impl Program {
             | Program::StopTuned
             | Program::RestartIrqbalance
             | Program::MountHugepages => "systemd",
+            Program::ReloadRules => "udev",
             Program::Schedule { .. } => "util-linux",
             Program::AskLibvirt | Program::Define { .. } | Program::Undefine { .. } => "libvirt-clients",
         }

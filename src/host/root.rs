@@ -209,6 +209,25 @@ impl Read for Root {
         pids.into_iter().filter_map(name).collect()
     }
 
+    fn lines(&self, path: &HostPath, wanted: fn(&str) -> bool) -> Result<Rc<File>, ReadError> {
+        let file = self.read(path, MAX_FILE, true)?;
+        let text: String =
+            file.text().lines().filter(|line| wanted(line)).map(|line| format!("{line}\n")).collect();
+        Ok(Rc::new(File { bytes: text.into_bytes(), mode: file.mode }))
+    }
+
+    fn register(&self, cpu: u32, number: u64) -> Result<u64, ReadError> {
+        if !self.live {
+            return Err(ReadError::Absent);
+        }
+        let flags = OFlag::O_RDONLY | OFlag::O_NONBLOCK;
+        let fd = self.open(super::registers(cpu).relative(), flags, Mode::empty()).map_err(classify)?;
+        let mut value = [0; 8];
+        std::os::unix::fs::FileExt::read_exact_at(&std::fs::File::from(fd), &mut value, number)
+            .map_err(|error| classify(Errno::from_raw(error.raw_os_error().unwrap_or(0))))?;
+        Ok(u64::from_le_bytes(value))
+    }
+
     fn kernel_log(&self, wanted: fn(&str) -> bool) -> Result<Rc<File>, ReadError> {
         let path = HostPath::new(super::KERNEL_LOG);
         if !self.live {

@@ -164,6 +164,26 @@ impl Read for Snapshot {
         found
     }
 
+    fn lines(&self, path: &HostPath, wanted: fn(&str) -> bool) -> Result<Rc<File>, ReadError> {
+        match self.get(path, |machine| machine.lines(path, wanted).map(Entry::File)) {
+            Entry::File(file) => Ok(file),
+            Entry::Error(error) => Err(error),
+            _ => Err(ReadError::Unsuitable),
+        }
+    }
+
+    /// Kept as a file that has the value.
+    fn register(&self, cpu: u32, number: u64) -> Result<u64, ReadError> {
+        let path = super::registers(cpu).join(format!("{number:#x}"));
+        let read =
+            |value: u64| Entry::File(Rc::new(File { bytes: format!("{value}\n").into_bytes(), mode: 0o400 }));
+        match self.get(&path, |machine| machine.register(cpu, number).map(read)) {
+            Entry::File(file) => file.text().trim().parse().map_err(|_| ReadError::Unsuitable),
+            Entry::Error(error) => Err(error),
+            _ => Err(ReadError::Unsuitable),
+        }
+    }
+
     fn kernel_log(&self, wanted: fn(&str) -> bool) -> Result<Rc<File>, ReadError> {
         let path = HostPath::new(super::KERNEL_LOG);
         match self.get(&path, |machine| machine.kernel_log(wanted).map(Entry::File)) {

@@ -1,13 +1,15 @@
 //! Interrupts.
 
 use super::boot::argument;
+use super::services::{PROFILE, WRITTEN, file};
 use super::{Context, Disruption, Knob, Reach, Setting};
+use crate::facts::PROGRAM;
 use crate::facts::irqs::{DEFAULT_AFFINITY, directory};
 use crate::facts::{Irq, Movable};
 use crate::formats::{CpuSet, HostPath};
-use crate::resources::{Attribute, Resource, Value};
+use crate::resources::{Attribute, IRQ_RULES, IRQ_SERVICE, IRQ_TIMER, OwnedFile, Resource, State, Value};
 
-pub(super) const KNOBS: &[Knob] = &[BOOT_AFFINITY, DEFAULT, AFFINITY];
+pub(super) const KNOBS: &[Knob] = &[BOOT_AFFINITY, DEFAULT, AFFINITY, NEW_DEVICES];
 
 const BOOT_AFFINITY: Knob = Knob {
     id: "irq.boot-affinity",
@@ -47,24 +49,101 @@ const AFFINITY: Knob = Knob {
     summary: "Move interrupts from the isolated to the housekeeping CPUs",
     why: "Each device interrupt on an isolated CPU takes it from the guest. One that already stays on \
         housekeeping CPUs is left alone; one that may use both keeps its housekeeping part; the others go to \
-        the housekeeping CPUs of their device's node. Kernel-managed queues, platform timers and per-CPU \
+        the housekeeping CPUs of their device's node, of which the kernel takes the one with the most vectors left. An \
+        x86 CPU has about 200 vectors: where the node's are taken all housekeeping CPUs may have it, and where those \
+        are, the plan says so before the kernel does. Kernel-managed queues, platform timers and per-CPU \
         interrupts cannot be moved from outside the kernel and are reported.",
     source: "Linux core-api/irq/irq-affinity.rst; commit eb29369fa543 for the read-only attribute",
     since: "Linux 2.6 or before; read-only where it cannot be set since 6.12, before that the write fails",
     check: "/proc/irq/N/smp_affinity_list is within the housekeeping CPUs",
     reach: Reach::Live,
     disruption: Disruption::IrqMove,
-    settings: |ctx| Ok(ctx.facts.irqs.irqs.iter().map(|irq| irq_setting(ctx, irq)).collect()),
+    settings: |ctx| {
+        let mut vectors = Vectors::new(ctx);
+        Ok(ctx.facts.irqs.irqs.iter().map(|irq| irq_setting(ctx, &mut vectors, irq)).collect())
+    },
 };
 
-fn irq_setting(ctx: &Context, irq: &Irq) -> Setting {
+/// Vectors that one x86 CPU has for interrupts of devices: 256 without the processor's own and those the kernel keeps
+/// (arch/x86/include/asm/irq_vectors.h; `Global available` in /sys/kernel/debug/irq/domains/VECTOR is about that many
+/// for each CPU).
+const VECTORS: usize = 200;
+
+/// Which vectors of the housekeeping CPUs are taken, as far as it can be known: x86 gives each interrupt one on one CPU.
+struct Vectors<'a> {
+    ctx: &'a Context<'a>,
+    /// How many interrupts stay within each node's housekeeping CPUs, in the order of the placement's nodes.
+    near: Vec<usize>,
+    /// How many stay within all of them.
+    all: usize,
+}
+
+impl<'a> Vectors<'a> {
+    /// With the interrupts that stay where they are.
+    fn new(ctx: &'a Context<'a>) -> Vectors<'a> {
+        let mut vectors = Vectors { ctx, near: vec![0; ctx.placement.nodes.len()], all: 0 };
+        for irq in ctx.facts.irqs.irqs.iter().filter(|irq| !moves(ctx, irq)) {
+            // Where it goes now lags behind for one that was moved.
+            let effective = irq.effective.as_ref().filter(|_| irq.movable != Movable::Yes);
+            let on = effective.unwrap_or(&irq.affinity);
+            if on.is_subset(&ctx.placement.housekeeping) {
+                vectors.take(on);
+            }
+        }
+        vectors
+    }
+
+    fn take(&mut self, cpus: &CpuSet) {
+        self.all += 1;
+        for (node, used) in self.ctx.placement.nodes.iter().zip(&mut self.near) {
+            *used += usize::from(cpus.is_subset(&node.housekeeping));
+        }
+    }
+
+    /// Whether none is left for one more interrupt on these CPUs.
+    fn is_full(&self, cpus: &CpuSet) -> bool {
+        let nodes = self.ctx.placement.nodes.iter().zip(&self.near);
+        let near = nodes.filter(|(node, _)| node.housekeeping == *cpus).map(|(_, used)| *used).next();
+        // Only x86 has so few, and it alone has flags.
+        self.ctx.facts.hardware.flags.is_some() && near.unwrap_or(self.all) >= VECTORS * cpus.len()
+    }
+}
+
+/// Whether an interrupt is one to move.
+fn moves(ctx: &Context, irq: &Irq) -> bool {
+    irq.movable == Movable::Yes && !irq.affinity.is_subset(&ctx.placement.housekeeping)
+}
+
+fn irq_setting(ctx: &Context, vectors: &mut Vectors, irq: &Irq) -> Setting {
+    let label = format!("IRQ {}", irq.number);
     let fixed = (irq.movable != Movable::Yes).then(|| irq.movable.reason().to_owned());
-    let path = directory(irq.number).join("smp_affinity_list");
-    let setting = attribute(&format!("IRQ {}", irq.number), path, Value::List(target(ctx, irq)), fixed);
+    let housekeeping = &ctx.placement.housekeeping;
+    let mut want = target(ctx, irq);
+    let mut full = false;
+    if moves(ctx, irq) {
+        if vectors.is_full(&want) {
+            want = housekeeping.clone();
+        }
+        full = vectors.is_full(housekeeping);
+        vectors.take(&want);
+    }
+    let setting = match full {
+        true => {
+            let state = State::ByHand(format!(
+                "CPUs {housekeeping} have about {VECTORS} interrupt vectors each, and all are taken: use more housekeeping \
+                 CPUs, or fewer queues (`ethtool -L INTERFACE combined N`)"
+            ));
+            let found = Some(irq.affinity.to_string());
+            Setting::new(label, Resource::Check { found, wanted: want.to_string(), state })
+        }
+        false => attribute(&label, directory(irq.number).join("smp_affinity_list"), Value::List(want), fixed),
+    };
     Setting { detail: irq.actions.clone(), ..setting }
 }
 
-/// Where an interrupt should go: the housekeeping part of where it may go now, else near its device.
+/// Where an interrupt should go: the housekeeping part of where it may go now, else near its device. All of these CPUs:
+/// of them the kernel takes the one with the most vectors left, and an interrupt that may use one CPU only has nowhere
+/// to go when that is full or taken offline.
 fn target(ctx: &Context, irq: &Irq) -> CpuSet {
     let housekeeping = &ctx.placement.housekeeping;
     let kept = irq.affinity.intersection(housekeeping);
@@ -78,4 +157,78 @@ fn target(ctx: &Context, irq: &Irq) -> CpuSet {
 
 fn attribute(label: &str, path: HostPath, want: Value, fixed: Option<String>) -> Setting {
     Setting::new(label, Resource::Attribute(Attribute { path, want, fixed }))
+}
+
+const NEW_DEVICES: Knob = Knob {
+    id: "irq.new-devices",
+    summary: "Move the interrupts of devices that come up later as well",
+    why: "A driver that is loaded, or a network interface that is set up, asks for interrupts, and many drivers spread \
+        them over all CPUs whatever the default says. udev tells of the device, and the hooks of ifupdown and \
+        NetworkManager, where they are installed, of the interface; each starts a timer anew, and 2 s after the last the \
+        boot unit's `apply --runtime` runs once more. Nothing stays in memory. Interrupts of a device that a guest gets \
+        (VFIO) come into being later, when the guest's driver asks for them: those go where the default says.",
+    source: "udev(7); systemd.timer(5); interfaces(5) (if-up.d); NetworkManager-dispatcher(8)",
+    since: "bind events of udev Linux 4.14",
+    check: "the rules, the units and the hooks have the planned content",
+    reach: Reach::Live,
+    disruption: Disruption::None,
+    settings: |ctx| {
+        let files = [
+            ("unit", IRQ_SERVICE, service()),
+            ("timer", IRQ_TIMER, timer()),
+            ("udev rules", IRQ_RULES, rules()),
+        ];
+        let files = files.into_iter().map(|(label, path, text)| Setting::new(label, file(path, text)));
+        let hooks = ctx.facts.interface_hooks.iter().map(|path| {
+            let hook = OwnedFile { path: path.clone(), content: hook(), mode: 0o755 };
+            Setting::new(format!("hook {path}"), Resource::File(hook))
+        });
+        Ok(files.chain(hooks).collect())
+    },
+};
+
+/// What starts it; to start it again puts it off.
+const START: &str = "/usr/bin/systemctl --no-block restart rtkvm-tune-irq.timer";
+
+fn rules() -> String {
+    format!(
+        "{WRITTEN}\
+         ACTION==\"bind\", SUBSYSTEM==\"pci\", RUN+=\"{START}\"\n\
+         ACTION==\"add|move\", SUBSYSTEM==\"net\", DEVPATH!=\"/devices/virtual/*\", RUN+=\"{START}\"\n"
+    )
+}
+
+fn hook() -> String {
+    format!("#!/bin/sh\n{WRITTEN}exec {START}\n")
+}
+
+fn timer() -> String {
+    format!(
+        "{WRITTEN}\
+         [Unit]\n\
+         Description=A moment after the last device came up\n\
+         # It is started again by each device.\n\
+         StartLimitIntervalSec=0\n\
+         \n\
+         [Timer]\n\
+         OnActiveSec=2s\n\
+         AccuracySec=100ms\n"
+    )
+}
+
+fn service() -> String {
+    format!(
+        "{WRITTEN}\
+         [Unit]\n\
+         Description=Interrupts of new devices go to the housekeeping CPUs\n\
+         After=rtkvm-tune.service\n\
+         ConditionPathExists={PROFILE}\n\
+         StartLimitIntervalSec=0\n\
+         \n\
+         [Service]\n\
+         Type=oneshot\n\
+         ExecStart={PROGRAM} apply --runtime --keep-going --wait 60 {PROFILE}\n\
+         # What waits for guests is no failure here.\n\
+         SuccessExitStatus=1\n"
+    )
 }

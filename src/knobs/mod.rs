@@ -2,6 +2,7 @@
 //! and the documentation walk [`all`]. Knobs never read or write: they turn a placement into settings.
 
 mod boot;
+mod check;
 mod cpu;
 mod guest;
 mod irq;
@@ -56,6 +57,8 @@ pub enum Reach {
     Reboot,
     /// At the next start of the guest.
     GuestRestart,
+    /// Nothing is set: it is looked at only.
+    Check,
 }
 
 impl Reach {
@@ -65,6 +68,7 @@ impl Reach {
             Reach::Live => "live",
             Reach::Reboot => "reboot",
             Reach::GuestRestart => "guest restart",
+            Reach::Check => "check",
         }
     }
 }
@@ -145,6 +149,7 @@ pub fn all() -> impl Iterator<Item = &'static Knob> {
         services::KNOBS,
         owners::KNOBS,
         guest::KNOBS,
+        check::KNOBS,
     ];
     areas.into_iter().flatten()
 }

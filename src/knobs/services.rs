@@ -73,9 +73,9 @@ const IRQBALANCE: Knob = Knob {
 };
 
 /// The first line of a file that is ours.
-const WRITTEN: &str = "# Written by rtkvm-tune; changes are lost at the next apply.\n";
+pub(super) const WRITTEN: &str = "# Written by rtkvm-tune; changes are lost at the next apply.\n";
 
-fn file(path: &str, content: String) -> Resource {
+pub(super) fn file(path: &str, content: String) -> Resource {
     Resource::File(OwnedFile { path: HostPath::new(path), content, mode: 0o644 })
 }
 

@@ -118,7 +118,7 @@ fn irqbalance(facts: &Facts, isolated: &CpuSet, service: &Service) -> Option<Str
 }
 
 /// What to know of a service, by its process's name.
-const SERVICES: [(&str, &str); 5] = [
+const SERVICES: [(&str, &str); 8] = [
     (
         "tuned",
         "may set some of the same values; `tuned-adm active` names its profile, `tuned-adm off` ends it",
@@ -134,6 +134,16 @@ const SERVICES: [(&str, &str); 5] = [
     (
         "power-profiles-",
         "sets frequency governors and preferences; stop power-profiles-daemon on a real-time host",
+    ),
+    ("thermald", "slows CPUs down before they get hot; stop it where cooling is sufficient"),
+    (
+        "kubelet",
+        "gives CPUs to containers by cpuset, isolated ones among them: name them in its reservedSystemCPUs",
+    ),
+    (
+        "stalld",
+        "lends a starved thread a moment of an isolated CPU, which the vCPU there lacks: leave isolated CPUs out by its \
+         option -c",
     ),
     ("auto-cpufreq", "sets frequency governors and preferences; stop it on a real-time host"),
 ];

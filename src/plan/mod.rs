@@ -236,6 +236,8 @@ pub struct Counts {
     pub by_hand: usize,
     /// Cannot be set here.
     pub not_applicable: usize,
+    /// Checks that fail: what no program can set, so that no exit status tells of it.
+    pub unmet: usize,
 }
 
 /// Plans a profile for a machine. Warnings about the profile come beside the plan.
@@ -487,8 +489,8 @@ fn steps(
                 let (name, path, after) = (name.clone(), definition(name), Some(xml.clone()));
                 domains.push(Step::Domain { name, before: text(&path), path, after, metadata: None });
             }
-            // All of them together, in the drop-in.
-            Resource::Arguments(_) => {}
+            // All of them together, in the drop-in; and what cannot be set.
+            Resource::Arguments(_) | Resource::Check { .. } => {}
         }
     }
     attributes.extend_from_slice(&restored.attributes);
@@ -510,6 +512,11 @@ fn after_change(files: &[Step]) -> Vec<Program> {
 }
 
 impl Item {
+    /// Whether it is only looked at.
+    pub fn is_check(&self) -> bool {
+        self.reach == Reach::Check
+    }
+
     /// Whether what is wanted takes effect at the next boot only.
     pub fn needs_reboot(&self) -> bool {
         match &self.observed.state {
@@ -534,6 +541,10 @@ impl Plan {
     pub fn counts(&self) -> Counts {
         let mut counts = Counts::default();
         for item in &self.items {
+            if item.is_check() {
+                counts.unmet += usize::from(matches!(item.observed.state, State::ByHand(_)));
+                continue;
+            }
             let slot = match &item.observed.state {
                 State::InLine => &mut counts.in_line,
                 State::Missing => &mut counts.add,

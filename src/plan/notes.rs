@@ -45,14 +45,12 @@ pub(super) fn other_guests(placement: &Placement, facts: &Facts) -> Vec<String> 
 /// What to know of the kernel, the boot loader and the program.
 pub(super) fn of_the_machine(facts: &Facts, profile: &Profile) -> Vec<String> {
     let mut notes = Vec::new();
-    match facts.kernel.preempt_rt {
-        Some(true) => {}
-        Some(false) => notes.push(
-            "the running kernel is not PREEMPT_RT: CPUs are isolated, but latency has no bound; boot a real-time \
-             kernel"
+    if facts.owners.fwupd {
+        notes.push(
+            "fwupd-refresh.timer starts fwupd, which talks to the firmware, and that may stop every CPU: `systemctl disable \
+             --now fwupd-refresh.timer`"
                 .into(),
-        ),
-        None => notes.push("whether the kernel is PREEMPT_RT is not known here".into()),
+        );
     }
     for text in &profile.host.kernel_arguments {
         let name = text.split('=').next().unwrap_or_default();

@@ -117,7 +117,7 @@ fn row(group: &[&Item]) -> Row {
     let own = first.knob.rsplit('.').next().unwrap_or_default();
     Row {
         sign: sign(&first.observed.state),
-        name: match label.replace('_', "-") == own {
+        name: match label.is_empty() || label.replace('_', "-") == own {
             true => first.knob.to_owned(),
             false => format!("{}: {label}", first.knob),
         },

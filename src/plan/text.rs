@@ -3,7 +3,7 @@
 use super::table::{Row, legend, rows};
 use super::{Item, Plan};
 use crate::formats::{CpuSet, Size};
-use crate::knobs::Disruption;
+use crate::knobs::{self, Disruption};
 use crate::placement::{GuestPlace, NodePlace};
 use crate::resources::State;
 use std::collections::{BTreeMap, BTreeSet};
@@ -168,6 +168,7 @@ impl Plan {
             (c.rejected, "rejected by the kernel"),
             (c.by_hand, "by hand"),
             (c.not_applicable, "cannot be set"),
+            (c.unmet, "unmet"),
         ] {
             if count > 0 {
                 text += &format!(", {count} {what}");
@@ -183,7 +184,10 @@ impl Plan {
 
     /// The kernel arguments that are left to the operator, on one line.
     pub fn by_hand(&self) -> String {
-        let open = self.items.iter().filter(|item| matches!(item.observed.state, State::ByHand(_)));
+        let is_open = |item: &&Item| {
+            matches!(item.observed.state, State::ByHand(_)) && item.reach == knobs::Reach::Reboot
+        };
+        let open = self.items.iter().filter(is_open);
         let arguments: Vec<_> = open.map(|item| item.wanted.as_str()).collect();
         let lines = (!arguments.is_empty()).then(|| arguments.join(" ")).into_iter();
         section("Kernel arguments to add to the boot loader by hand", lines)
@@ -192,7 +196,7 @@ impl Plan {
     fn verdict(&self) -> String {
         let c = self.counts();
         let open = c.add + c.change + c.remove + c.by_hand + c.waiting + c.rejected;
-        let total = self.items.len() - c.not_applicable;
+        let total = self.items.iter().filter(|item| !item.is_check()).count() - c.not_applicable;
         match self.status() {
             0 => format!("In line: all {total} settings are in force."),
             3 => format!(

@@ -15,19 +15,30 @@ pub const IRQBALANCE_LIST: &str = "/etc/rtkvm-tune/irqbalance.env";
 /// Our mount of the 1 GiB pages.
 pub const MOUNT_UNIT: &str = "/etc/systemd/system/dev-hugepages1G.mount";
 
+/// The unit that moves interrupts of devices that came up, and what starts it.
+pub const IRQ_SERVICE: &str = "/etc/systemd/system/rtkvm-tune-irq.service";
+
+/// Its timer.
+pub const IRQ_TIMER: &str = "/etc/systemd/system/rtkvm-tune-irq.timer";
+
+/// The rules by which udev starts the timer.
+pub const IRQ_RULES: &str = "/etc/udev/rules.d/90-rtkvm-tune.rules";
+
 /// The programs that make changes of these files take effect, each once and in their order. A mount whose unit
 /// was taken away stays until the next boot: its pages may be in use.
 pub fn follow_ups<'p>(changed: impl Iterator<Item = (&'p HostPath, bool)>) -> Vec<Program> {
-    let (mut reload, mut irqbalance, mut mount) = (false, false, false);
+    let (mut reload, mut irqbalance, mut mount, mut rules) = (false, false, false, false);
     for (path, there) in changed {
         reload |= path.as_str().starts_with(SYSTEMD);
         irqbalance |= [IRQBALANCE_DROP_IN, IRQBALANCE_LIST].contains(&path.as_str());
+        rules |= path.as_str() == IRQ_RULES;
         mount |= path.as_str() == MOUNT_UNIT && there;
     }
     let all = [
         (reload, Program::DaemonReload),
         (irqbalance, Program::RestartIrqbalance),
         (mount, Program::MountHugepages),
+        (rules, Program::ReloadRules),
     ];
     all.into_iter().filter_map(|(wanted, program)| wanted.then_some(program)).collect()
 }
@@ -43,12 +54,18 @@ mod tests {
             (IRQBALANCE_DROP_IN, true),
             ("/etc/rtkvm-tune/profile.toml", true),
             (MOUNT_UNIT, true),
+            (IRQ_RULES, true),
         ];
         let programs = |changed: &[(&str, bool)]| {
             let paths: Vec<_> = changed.iter().map(|(path, there)| (HostPath::new(*path), *there)).collect();
             follow_ups(paths.iter().map(|(path, there)| (path, *there)))
         };
-        let all = [Program::DaemonReload, Program::RestartIrqbalance, Program::MountHugepages];
+        let all = [
+            Program::DaemonReload,
+            Program::RestartIrqbalance,
+            Program::MountHugepages,
+            Program::ReloadRules,
+        ];
         assert_eq!(programs(&changed), all);
         assert_eq!(programs(&changed[2..3]), []);
         assert_eq!(programs(&[(MOUNT_UNIT, false)]), [Program::DaemonReload]);

@@ -7,7 +7,9 @@ mod follow_up;
 
 pub use arguments::{Arguments, Conflict, Ignored, drop_in, present};
 pub use attribute::{Attribute, Value};
-pub use follow_up::{IRQBALANCE_DROP_IN, IRQBALANCE_LIST, MOUNT_UNIT, follow_ups};
+pub use follow_up::{
+    IRQ_RULES, IRQ_SERVICE, IRQ_TIMER, IRQBALANCE_DROP_IN, IRQBALANCE_LIST, MOUNT_UNIT, follow_ups,
+};
 
 use crate::facts::Facts;
 use crate::facts::definitions::DEFINITIONS;
@@ -31,6 +33,15 @@ pub enum Resource {
         path: HostPath,
         /// Where it points.
         target: String,
+    },
+    /// Something that no program can set, as it was found.
+    Check {
+        /// What there is.
+        found: Option<String>,
+        /// What there should be.
+        wanted: String,
+        /// How the two stand.
+        state: State,
     },
     /// A guest's definition in libvirt.
     Domain {
@@ -105,6 +116,9 @@ impl Resource {
             Resource::Link { path, target } => {
                 observe_text(host.link(path).map(|link| link.to_string()), target)
             }
+            Resource::Check { found, state, .. } => {
+                Observed { running: found.clone(), next_boot: None, state: state.clone() }
+            }
             Resource::Domain { name, xml } => observe_domain(host, name, xml),
         }
     }
@@ -113,7 +127,7 @@ impl Resource {
     pub fn path(&self) -> Option<HostPath> {
         match self {
             Resource::Attribute(attribute) => Some(attribute.path.clone()),
-            Resource::Arguments(_) => None,
+            Resource::Arguments(_) | Resource::Check { .. } => None,
             Resource::File(file) => Some(file.path.clone()),
             Resource::Link { path, .. } => Some(path.clone()),
             Resource::Domain { name, .. } => Some(definition(name)),
@@ -127,6 +141,7 @@ impl Resource {
             Resource::Arguments(arguments) => arguments.to_string(),
             Resource::File(_) | Resource::Domain { .. } => AS_PLANNED.into(),
             Resource::Link { target, .. } => format!("-> {target}"),
+            Resource::Check { wanted, .. } => wanted.clone(),
         }
     }
 }

@@ -8,10 +8,12 @@
 
 mod bad_input;
 mod bad_profile;
+mod checks;
 mod failure;
 mod faults;
 mod hostile_tree;
 mod in_use;
+mod interrupts;
 mod kernel_log;
 mod knobs;
 mod live;

@@ -71,6 +71,8 @@ pub(crate) fn assemble(mut cores: Vec<Core>, nodes: &[(u32, Size)], offline: Cpu
         devices: Default::default(),
         services: Vec::new(),
         threads: Vec::new(),
+        hardware: Default::default(),
+        interface_hooks: Vec::new(),
         owners: Owners::default(),
         numa: Numa { shown: true, nodes: nodes.iter().map(node).collect() },
         cpus: Cpus {

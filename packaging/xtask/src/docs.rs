@@ -110,6 +110,7 @@ fn takes_effect(reach: Reach) -> &'static str {
         Reach::Live => "at once",
         Reach::Reboot => "at the next boot",
         Reach::GuestRestart => "at the next start of the guest",
+        Reach::Check => "a check: nothing is set",
     }
 }
 
