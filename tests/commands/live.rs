@@ -29,7 +29,7 @@ if [ "$what" = kill-after ]; then kill -9 $PPID; fi
 if [ "$what" = fail-after ]; then exit 1; fi
 "#;
 /// What stands in for each program.
-const PROGRAMS: [(&str, &str); 6] = [
+const PROGRAMS: [(&str, &str); 7] = [
     // The generated menu has our arguments at the end of each line.
     (
         "usr/sbin/update-grub",
@@ -43,6 +43,7 @@ sed "s|^\([[:space:]]*linux[[:space:]].*\)\$|\1$GRUB_CMDLINE_LINUX_DEFAULT|" /bo
     ("usr/sbin/grub-reboot", ":"),
     ("usr/bin/grub-editenv", ":"),
     ("usr/bin/systemctl", ":"),
+    ("usr/bin/udevadm", ":"),
     ("usr/bin/timeout", ":"),
     (
         "usr/bin/virsh",
