@@ -57,6 +57,9 @@ pub(super) fn past(root: &Root) -> Result<Past, String> {
     Ok(Past { state: engine::load(root)?, notes: Vec::new(), live: root.is_live() })
 }
 
+/// How many plans are made of a machine that does not keep still.
+const PLANS: u32 = 5;
+
 /// A profile that is being applied to a machine.
 pub(super) struct Applying<'a> {
     /// What the run is called.
@@ -89,14 +92,7 @@ impl Applying<'_> {
     ) -> Result<Carried, String> {
         refuse_interrupted(root)?;
         let past = past(root)?;
-        let plan = load::make_plan(self.machine, self.parsed, self.options, &past)?;
-        engine::check(&plan, root).map_err(nothing_written)?;
-        // The lock keeps this program out, and nobody else: what was read first may have changed meanwhile.
-        let (again, _) = load::plan_again(self.machine, self.parsed, self.options, &past)?;
-        if again.steps != plan.steps {
-            let what = format!("{} changed while the apply was planned: run it again", self.machine);
-            return Err(nothing_written(vec![what]));
-        }
+        let plan = self.settled(root, &past)?;
         let applied = self.applied();
         let work = Work {
             run: engine::begin(self.verb, Some(&applied), plan.facts.kernel.boot_id.clone()),
@@ -114,6 +110,27 @@ impl Applying<'_> {
         let done = engine::carry_out_all(work, past.state, root, writer, signals);
         let (reports, end) = done.map_err(nothing_written)?;
         Ok(Carried { plan, reports, end })
+    }
+
+    /// A plan that comes out the same twice. The lock keeps this program out, and nobody else: interrupts move and threads
+    /// end while it is made.
+    fn settled(&self, root: &Root, past: &Past) -> Result<Plan, String> {
+        let mut plan = load::make_plan(self.machine, self.parsed, self.options, past)?;
+        let mut plans = 1;
+        loop {
+            engine::check(&plan, root).map_err(nothing_written)?;
+            let (again, _) = load::plan_again(self.machine, self.parsed, self.options, past)?;
+            if again.steps == plan.steps {
+                return Ok(plan);
+            }
+            plans += 1;
+            if plans > PLANS || again.placement != plan.placement {
+                let what = plan.other_path(&again).map_or(String::new(), |path| format!(" at {path}"));
+                let what = format!("{} changed{what} while the apply was planned: run it again", self.machine);
+                return Err(nothing_written(vec![what]));
+            }
+            plan = again;
+        }
     }
 
     fn applied(&self) -> Applied {

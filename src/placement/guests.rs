@@ -11,7 +11,7 @@ use crate::profile::{Diagnostic, Guest, Profile};
 use serde::Serialize;
 
 /// Where one guest runs.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct GuestPlace {
     /// Its name.
     pub name: String,
@@ -46,7 +46,7 @@ impl GuestPlace {
 }
 
 /// The part of a guest on one node.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct CellPlace {
     /// The node.
     pub node: u32,

@@ -6,7 +6,7 @@ use crate::profile::{Diagnostic, Host, PageCount, Spanned};
 use serde::Serialize;
 
 /// The huge pages of one node, and the arithmetic behind their number. All sizes in bytes.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Pages {
     /// What the kernel says the node has (`MemTotal`).
     pub memory: Size,

@@ -19,7 +19,7 @@ use crate::profile::{Diagnostic, Level, Profile};
 use serde::Serialize;
 
 /// The division of one machine.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Placement {
     /// CPUs for the system: services, interrupts, emulator threads. Whole cores, the boot CPU among them.
     pub housekeeping: CpuSet,
@@ -36,7 +36,7 @@ pub struct Placement {
 }
 
 /// The division of one memory node.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct NodePlace {
     /// The kernel's number.
     pub id: u32,

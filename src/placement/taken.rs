@@ -12,7 +12,7 @@ use crate::profile::{Diagnostic, Profile};
 use serde::Serialize;
 
 /// A guest that libvirt defines and the profile does not have.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct OtherGuest {
     /// Its name.
     pub name: String,

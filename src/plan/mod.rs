@@ -566,6 +566,12 @@ impl Item {
 }
 
 impl Plan {
+    /// The first path that one of two plans changes otherwise than the other.
+    pub fn other_path<'p>(&'p self, other: &'p Plan) -> Option<&'p HostPath> {
+        let lacks = |one: &'p Plan, two: &'p Plan| one.steps.iter().find(|step| !two.steps.contains(step));
+        lacks(self, other).or_else(|| lacks(other, self)).and_then(Step::path)
+    }
+
     /// Counts over the items.
     pub fn counts(&self) -> Counts {
         let mut counts = Counts::default();

@@ -38,6 +38,7 @@ pub(crate) fn verify() -> String {
         "unverifiable",
         "by_hand",
         "not_applicable",
+        "unmet",
     ];
     let counted: serde_json::Map<String, Value> =
         counts.iter().map(|name| ((*name).into(), count())).collect();
@@ -87,7 +88,7 @@ fn object(properties: Value, required: &[&str]) -> Value {
 }
 
 fn reaches() -> Vec<Value> {
-    [Reach::Live, Reach::Reboot, Reach::GuestRestart].iter().map(|reach| json!(reach)).collect()
+    [Reach::Live, Reach::Reboot, Reach::GuestRestart, Reach::Check].iter().map(|reach| json!(reach)).collect()
 }
 
 fn states() -> Vec<Value> {
