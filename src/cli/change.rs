@@ -126,7 +126,8 @@ impl Applying<'_> {
             plans += 1;
             if plans > PLANS || again.placement != plan.placement {
                 let what = plan.other_path(&again).map_or(String::new(), |path| format!(" at {path}"));
-                let what = format!("{} changed{what} while the apply was planned: run it again", self.machine);
+                let what =
+                    format!("{} changed{what} while the apply was planned: run it again", self.machine);
                 return Err(nothing_written(vec![what]));
             }
             plan = again;

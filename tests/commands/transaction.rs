@@ -316,7 +316,7 @@ fn others_are_told_that_they_cannot_see_the_state() {
     let mut command = Command::new("setpriv");
     command.args(["--reuid=65534", "--regid=65534", "--clear-groups", PROGRAM]);
     command.args(["verify", REFERENCE, "--root", tree.name()]).current_dir(SOURCES);
-    let text = tool(&mut command, "util-linux").expect(1).out;
+    let text = tool(&mut command, "util-linux").expect(3).out;
     assert!(text.contains("/var/lib/rtkvm-tune can only be read by root: what earlier runs set"), "{text}");
 }
 

@@ -8,7 +8,8 @@ use crate::plan::findings::Finding;
 use crate::resources::State;
 use std::fmt::Write;
 
-/// The document. A difference is a failure; what cannot be set or told is skipped, the latter a failure to the strict.
+/// The document. A difference is a failure; what cannot be set or told is skipped, the latter a failure to the strict, and
+/// so is a check that is not met: it changes no exit status either.
 /// There are no times in it: the same machine gives the same text.
 pub(super) fn document(plan: &Plan, profile: &str, strict: bool) -> String {
     let findings = plan.findings(profile);
@@ -31,6 +32,10 @@ pub(super) fn document(plan: &Plan, profile: &str, strict: bool) -> String {
                 (State::NotApplicable(why), _) => {
                     skipped += 1;
                     format!("{case}><skipped message=\"{}\"/></testcase>\n", escaped(why))
+                }
+                (State::ByHand(why), _) if item.is_check() => {
+                    skipped += 1;
+                    format!("{case}><skipped message=\"unmet: {}\"/></testcase>\n", escaped(why))
                 }
                 (State::Unverifiable(why), _) if !strict => {
                     skipped += 1;
