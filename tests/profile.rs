@@ -17,12 +17,14 @@ housekeeping-cpus = "0-1,8-9"
 isolated-cpus = "2-7,10-15"
 housekeeping-memory-per-node = "6GiB"
 boot-loader = "manual"
+libvirt-uri = "qemu:///session"
 kernel-arguments = ["skew_tick=1", "nosmt"]
 [host.hugepages]
 size = "1GiB"
 count = { "0" = 26, "1" = 25 }
 [[guest]]
 name = "rt0"
+state = "present"
 vcpus = 4
 memory = "16GiB"
 numa-node = 1
@@ -92,6 +94,8 @@ fn reads_every_key() {
     let Parsed { profile, source, warnings } = good(FULL);
     assert!(warnings.is_empty());
     let host = &profile.host;
+    assert_eq!(host.libvirt.uri(), "qemu:///session");
+    assert!(profile.absent.is_empty());
     let set = |list: &str| CpuSet::parse_list(list).unwrap();
     assert!(matches!(&host.housekeeping, Housekeeping::Cpus(cpus) if cpus.value == set("0-1,8-9")));
     let isolated = host.isolated_cpus.as_ref().unwrap();
@@ -361,6 +365,19 @@ fn wrong_values_are_named() {
         let start_of_line = text.find(&line).unwrap();
         assert!((start_of_line..=start_of_line + line.len()).contains(&span.start), "{line}");
     }
+}
+
+#[test]
+fn a_guest_to_undefine_needs_its_name_only() {
+    let text = |name: &str| format!("{LEAST}[[guest]]\nname = \"{name}\"\nstate = \"absent\"\n");
+    let profile = good(&text("rt0")).profile;
+    assert_eq!((profile.guests.len(), profile.absent[0].value.as_str()), (0, "rt0"));
+    // The name is checked all the same, and is one of a kind.
+    assert!(printed(text("../x")).contains("a guest name has no `/`"));
+    assert!(printed(format!("{FULL}[[guest]]\nname = \"rt0\"\nstate = \"absent\"\n")).contains("two guests"));
+    assert!(
+        printed(full_with("libvirt-uri = \"qemu+ssh://h/system?command=x\"")).contains("parameter `command`")
+    );
 }
 
 #[test]

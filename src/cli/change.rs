@@ -74,7 +74,12 @@ pub(super) struct Carried {
     pub(super) plan: Plan,
     pub(super) reports: Vec<Report>,
     pub(super) end: End,
+    /// Why the guests were left as they are: libvirt did not answer.
+    pub(super) unanswered: Option<String>,
 }
+
+/// The exit status where libvirt did not answer, and everything but the guests is done.
+pub(super) const UNANSWERED: u8 = 4;
 
 impl Applying<'_> {
     /// Plans, checks, plans again, and carries the plan out.
@@ -89,7 +94,7 @@ impl Applying<'_> {
     ) -> Result<Carried, String> {
         refuse_interrupted(root)?;
         let past = past(root)?;
-        let plan = load::make_plan(self.machine, self.parsed, self.options, &past)?;
+        let mut plan = load::make_plan(self.machine, self.parsed, self.options, &past)?;
         engine::check(&plan, root).map_err(nothing_written)?;
         // The lock keeps this program out, and nobody else: what was read first may have changed meanwhile.
         let (again, _) = load::plan_again(self.machine, self.parsed, self.options, &past)?;
@@ -97,6 +102,7 @@ impl Applying<'_> {
             let what = format!("{} changed while the apply was planned: run it again", self.machine);
             return Err(nothing_written(vec![what]));
         }
+        let unanswered = engine::without_unanswered(&mut plan.steps, root, writer);
         let applied = self.applied();
         let work = Work {
             run: engine::begin(self.verb, Some(&applied), plan.facts.kernel.boot_id.clone()),
@@ -113,7 +119,7 @@ impl Applying<'_> {
         };
         let done = engine::carry_out_all(work, past.state, root, writer, signals);
         let (reports, end) = done.map_err(nothing_written)?;
-        Ok(Carried { plan, reports, end })
+        Ok(Carried { plan, reports, end, unanswered })
     }
 
     fn applied(&self) -> Applied {

@@ -28,14 +28,20 @@ const DOMAIN: Knob = Knob {
             match render(ctx, guest, place) {
                 Ok(xml) => {
                     let name = place.name.clone();
-                    settings.push(Setting::new(format!("guest {name}"), Resource::Domain { name, xml }));
+                    settings.push(domain(ctx, name, Some(xml)));
                 }
                 Err(error) => found.push(error),
             }
         }
+        settings.extend(ctx.profile.absent.iter().map(|name| domain(ctx, name.value.clone(), None)));
         if found.is_empty() { Ok(settings) } else { Err(found) }
     },
 };
+
+fn domain(ctx: &Context, name: String, xml: Option<String>) -> Setting {
+    let path = ctx.profile.host.libvirt.definition(&name);
+    Setting::new(format!("guest {name}"), Resource::Domain { name, path, xml })
+}
 
 /// The domain XML of one guest.
 fn render(ctx: &Context, guest: &Guest, place: &GuestPlace) -> Result<String, Diagnostic> {

@@ -3,6 +3,7 @@
 
 mod boot;
 pub mod diff;
+mod guests;
 mod in_use;
 mod notes;
 mod owners;
@@ -22,7 +23,7 @@ use crate::journal::{self, Entry};
 use crate::knobs::{self, Context, Disruption, Knob, Reach, Setting};
 use crate::placement::{self, Placement};
 use crate::profile::{BootLoader, Diagnostic, Parsed};
-use crate::resources::{Observed, Resource, State, Value, definition, follow_ups};
+use crate::resources::{Observed, Resource, State, Value, follow_ups};
 use boot::Boot;
 pub use boot::Held;
 pub use in_use::Running;
@@ -183,7 +184,7 @@ fn for_kernel<S: serde::Serializer>(value: &Value, serializer: S) -> Result<S::O
 }
 
 fn command<S: serde::Serializer>(program: &Program, serializer: S) -> Result<S::Ok, S::Error> {
-    serializer.serialize_str(program.command())
+    serializer.serialize_str(&program.command())
 }
 
 /// How much of the profile is planned.
@@ -276,12 +277,15 @@ pub fn make(
         placement: &placement,
         templates: &templates,
     };
-    let asked = ask(&ctx, scope)?;
-    let guests = asked.iter().filter_map(|asked| match &asked.setting.resource {
-        Resource::Domain { name, xml } => Some(Rendered { name: name.clone(), xml: xml.clone() }),
+    let mut asked = ask(&ctx, scope)?;
+    guests::keep_uuids(host, &mut asked, take_over);
+    let rendered = asked.iter().filter_map(|asked| match &asked.setting.resource {
+        Resource::Domain { name, xml: Some(xml), .. } => {
+            Some(Rendered { name: name.clone(), xml: xml.clone() })
+        }
         _ => None,
     });
-    let guests: Vec<_> = guests.collect();
+    let rendered: Vec<_> = rendered.collect();
     let (left_alone, asked): (Vec<_>, Vec<_>) =
         asked.into_iter().partition(|asked| kept.contains(&asked.knob.id));
     let boot = match scope {
@@ -329,14 +333,17 @@ pub fn make(
     let changing = asked.iter().zip(&items).filter(|(_, item)| open(item));
     notes.extend(changing.filter_map(|(asked, _)| asked.setting.note.map(str::to_owned)));
     notes.extend(notes::kept_pages(&left_alone, &placement, &facts));
-    notes.extend(in_use::redefined(&facts, &steps));
+    notes.extend(guests::redefined(&facts, &steps));
+    notes.extend(guests::waiting(host, &facts, &asked, &items));
+    notes.extend(guests::left(host, profile, &past.state));
     notes.extend(in_use::services(&facts, &placement, &asked));
     notes.extend(trial::told(&facts));
     notes.extend(course.notes);
     let obstacles = boot
         .iter()
         .flat_map(|boot| boot.obstacles(&facts))
-        .chain(owners::conflicts(&facts, &asked, &items, take_over));
+        .chain(owners::conflicts(&facts, &asked, &items, take_over))
+        .chain(guests::conflicts(host, &asked, take_over));
     let obstacles = obstacles.chain(course.obstacles).collect();
     let warnings = [parsed.warnings.clone(), warnings].concat();
     let manual_boot_loader = profile.host.boot_loader.value == BootLoader::Manual;
@@ -344,7 +351,7 @@ pub fn make(
     let plan = Plan {
         facts,
         placement,
-        guests,
+        guests: rendered,
         manual_boot_loader,
         trial,
         items,
@@ -370,7 +377,8 @@ fn no_longer_asked(
     // What was taken over from rt-conf comes back by a revert alone.
     let apart = [DROP_IN, SCRIPT, RECORD, TRIAL_UNIT, RT_CONF];
     let of_boot = |entry: &Entry| apart.contains(&entry.path.as_str()) || !entry.arguments.is_empty();
-    let ours = |entry: &&Entry| !of_boot(entry) && !wanted.contains(&entry.path);
+    let ours =
+        |entry: &&Entry| !of_boot(entry) && !wanted.contains(&entry.path) && !guests::stays(host, entry);
     let boot_id = facts.kernel.boot_id.as_deref();
     let how = How {
         force: false,
@@ -467,7 +475,8 @@ fn steps(
     let mut domains = Vec::new();
     let text = |path: &HostPath| host.file(path).ok().map(|file| file.text().into_owned());
     let open = |item: &Item| matches!(item.observed.state, State::Missing | State::Differs(_));
-    for (asked, _) in asked.iter().zip(items).filter(|(_, item)| open(item)) {
+    let changing = asked.iter().zip(items).filter(|(_, item)| open(item)).map(|(asked, _)| asked);
+    for asked in changing.filter(|asked| guests::may_change(host, asked)) {
         match &asked.setting.resource {
             Resource::Attribute(attribute) => {
                 let path = attribute.path.clone();
@@ -483,8 +492,8 @@ fn steps(
                 let before = host.link(path).ok().map(|link| link.to_string());
                 files.push(Step::Link { path: path.clone(), before, after: Some(target.clone()) });
             }
-            Resource::Domain { name, xml } => {
-                let (name, path, after) = (name.clone(), definition(name), Some(xml.clone()));
+            Resource::Domain { name, path, xml } => {
+                let (name, path, after) = (name.clone(), path.clone(), xml.clone());
                 domains.push(Step::Domain { name, before: text(&path), path, after, metadata: None });
             }
             // All of them together, in the drop-in.

@@ -6,20 +6,27 @@ use super::checks::{self, shown};
 use super::devices::{self, Used};
 use super::diagnostic::Diagnostic;
 use super::reader::{Read, Reader, Section};
-use super::{Choice, CpuFeature, FeaturePolicy, Guest, Os, Spanned};
+use super::{Choice, CpuFeature, FeaturePolicy, Guest, GuestState, Os, Spanned};
 use crate::formats::{CpuSet, Size};
 
-pub(super) fn read_all(
-    reader: &mut Reader<'_>,
-    top: &Section<'_>,
-    page_size: Option<Size>,
-) -> Read<Vec<Guest>> {
+/// The guests to define, and the names of those to undefine.
+type Guests = (Vec<Guest>, Vec<Spanned<String>>);
+
+pub(super) fn read_all(reader: &mut Reader<'_>, top: &Section<'_>, page_size: Option<Size>) -> Read<Guests> {
     let (mut names, mut used) = (BTreeMap::new(), Used::default());
-    let mut guests = Vec::new();
+    let (mut guests, mut absent) = (Vec::new(), Vec::new());
     for section in reader.tables(top, "guest", "guest")? {
-        guests.push(read(reader, &section, page_size, &mut names, &mut used));
+        match reader.choice(&section, "state").map(|state| state.value) {
+            // Its other keys say nothing any more.
+            Ok(GuestState::Absent) => absent.push(name(reader, &section, &mut names)),
+            state => {
+                let guest = read(reader, &section, page_size, &mut names, &mut used);
+                guests.push(state.and(guest));
+            }
+        }
     }
-    guests.into_iter().collect()
+    let guests = guests.into_iter().collect::<Read<_>>();
+    Ok((guests?, absent.into_iter().collect::<Read<_>>()?))
 }
 
 fn read(

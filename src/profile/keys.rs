@@ -1,6 +1,8 @@
 //! The keys of a profile: the one definition that the reader, the checks and the reference are made from.
 
-use super::{BootLoader, Choice, DiskBus, DiskFormat, MachineType, NicModel, Os, SocketMode, Watchdog};
+use super::{
+    BootLoader, Choice, DiskBus, DiskFormat, GuestState, MachineType, NicModel, Os, SocketMode, Watchdog,
+};
 
 /// One key of a profile.
 #[derive(Debug, Clone, Copy)]
@@ -143,6 +145,14 @@ pub const KEYS: &[Key] = &[
     ),
     key(
         "host",
+        "libvirt-uri",
+        Kind::Text,
+        Presence::Default("qemu:///system"),
+        "The libvirt that the guests are defined in, a URI of its QEMU driver. Another than the system's is asked for \
+         its definitions, and cannot be had with a directory tree.",
+    ),
+    key(
+        "host",
         "kernel-arguments",
         Kind::TextList,
         NONE,
@@ -176,6 +186,14 @@ pub const KEYS: &[Key] = &[
         Kind::Text,
         REQUIRED,
         "The name of the domain, unique: 1 to 64 letters, digits, `_`, `.`, `+`, `-`; first a letter or digit.",
+    ),
+    key(
+        "guest",
+        "state",
+        Kind::Choice(GuestState::NAMES),
+        Presence::Default("present"),
+        "\"present\" defines it; \"absent\" undefines it if this program defined it, and needs no key but `name`. A \
+         guest that is just left out of the profile stays defined.",
     ),
     key(
         "guest",

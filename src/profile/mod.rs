@@ -18,7 +18,7 @@ use std::ops::Range;
 
 use toml::de::{DeTable, DeValue};
 
-use crate::formats::{CpuSet, DeviceName, Size};
+use crate::formats::{Connection, CpuSet, DeviceName, Size};
 pub use diagnostic::{Diagnostic, Level, Source, render};
 pub use reader::Choice;
 use reader::{Read, Reader, Section};
@@ -55,6 +55,8 @@ pub struct Profile {
     pub host: Host,
     /// The guests, in the order of the profile; their names are unique.
     pub guests: Vec<Guest>,
+    /// The names of the guests that must not be defined.
+    pub absent: Vec<Spanned<String>>,
     /// Overrides of single knobs, in the order of the profile. Ids and values are not checked here.
     pub knobs: Vec<KnobOverride>,
 }
@@ -71,6 +73,8 @@ pub struct Host {
     pub isolated_cpus: Option<Spanned<CpuSet>>,
     /// Memory per node that is not made into huge pages; `None` only with a page count.
     pub housekeeping_memory_per_node: Option<Spanned<Size>>,
+    /// The libvirt of the guests.
+    pub libvirt: Connection,
     /// Who writes the kernel arguments.
     pub boot_loader: Spanned<BootLoader>,
     /// Extra kernel arguments: safe characters, none that follows from other keys.
@@ -271,6 +275,16 @@ choice! {
 }
 
 choice! {
+    /// Whether a guest is to be defined.
+    GuestState {
+        /// It is.
+        Present = "present",
+        /// It must not be.
+        Absent = "absent",
+    }
+}
+
+choice! {
     /// What runs in a guest.
     Os {
         /// Linux, which needs a vCPU for its own housekeeping.
@@ -416,7 +430,8 @@ fn read<'a>(reader: &mut Reader<'_>, document: &'a DeTable<'a>) -> Read<Profile>
     let (host, page_size) = host::read(reader, &top);
     let guests = guest::read_all(reader, &top, page_size);
     let knobs = knobs(reader, &top);
-    Ok(Profile { host: host?, guests: guests?, knobs: knobs? })
+    let (guests, absent) = guests?;
+    Ok(Profile { host: host?, guests, absent, knobs: knobs? })
 }
 
 fn knobs(reader: &mut Reader<'_>, top: &Section<'_>) -> Read<Vec<KnobOverride>> {

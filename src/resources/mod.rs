@@ -10,7 +10,6 @@ pub use attribute::{Attribute, Value};
 pub use follow_up::{IRQBALANCE_DROP_IN, IRQBALANCE_LIST, MOUNT_UNIT, follow_ups};
 
 use crate::facts::Facts;
-use crate::facts::definitions::DEFINITIONS;
 use crate::formats::HostPath;
 use crate::guest;
 use crate::host::{Read, ReadError};
@@ -36,8 +35,10 @@ pub enum Resource {
     Domain {
         /// The guest's name.
         name: String,
-        /// The rendered document.
-        xml: String,
+        /// Where libvirt has it (see [`crate::formats::Connection::definition`]).
+        path: HostPath,
+        /// The rendered document; `None`: it must not be defined.
+        xml: Option<String>,
     },
 }
 
@@ -88,11 +89,6 @@ pub struct Observed {
     pub state: State,
 }
 
-/// Where libvirt keeps the definitions of the system's guests (<https://libvirt.org/drvqemu.html>).
-pub fn definition(name: &str) -> HostPath {
-    HostPath::new(format!("{DEFINITIONS}/{name}.xml"))
-}
-
 impl Resource {
     /// Compares it with the machine.
     pub fn observe(&self, host: &dyn Read, facts: &Facts) -> Observed {
@@ -105,7 +101,7 @@ impl Resource {
             Resource::Link { path, target } => {
                 observe_text(host.link(path).map(|link| link.to_string()), target)
             }
-            Resource::Domain { name, xml } => observe_domain(host, name, xml),
+            Resource::Domain { path, xml, .. } => observe_domain(host, path, xml.as_deref()),
         }
     }
 
@@ -116,7 +112,7 @@ impl Resource {
             Resource::Arguments(_) => None,
             Resource::File(file) => Some(file.path.clone()),
             Resource::Link { path, .. } => Some(path.clone()),
-            Resource::Domain { name, .. } => Some(definition(name)),
+            Resource::Domain { path, .. } => Some(path.clone()),
         }
     }
 
@@ -125,11 +121,15 @@ impl Resource {
         match self {
             Resource::Attribute(attribute) => attribute.want.to_string(),
             Resource::Arguments(arguments) => arguments.to_string(),
+            Resource::Domain { xml: None, .. } => "not defined".into(),
             Resource::File(_) | Resource::Domain { .. } => AS_PLANNED.into(),
             Resource::Link { target, .. } => format!("-> {target}"),
         }
     }
 }
+
+/// Why a definition is not touched.
+const FOREIGN: &str = "a guest of this name is there already, and is not this program's";
 
 /// The value of a document that is as it should be; the diff has its text.
 const AS_PLANNED: &str = "as planned";
@@ -152,18 +152,27 @@ fn observe_text(found: Result<String, ReadError>, wanted: &str) -> Observed {
 }
 
 /// By meaning: libvirt rewrites what it is given.
-fn observe_domain(host: &dyn Read, name: &str, xml: &str) -> Observed {
+fn observe_domain(host: &dyn Read, path: &HostPath, xml: Option<&str>) -> Observed {
     let defined = || Some("defined".to_owned());
-    let (running, state) = match host.file(&definition(name)) {
+    let found = host.file(path);
+    let Some(xml) = xml else {
+        let state = match &found {
+            Err(ReadError::Absent | ReadError::Untold) => State::InLine,
+            Err(error) => State::Differs(Some(format!("its definition: {error}"))),
+            Ok(file) if guest::is_ours(&file.text()) => State::Differs(None),
+            Ok(_) => State::Differs(Some(FOREIGN.into())),
+        };
+        let running = if state == State::InLine { None } else { defined() };
+        return Observed { next_boot: running.clone(), running, state };
+    };
+    let (running, state) = match found {
         Err(ReadError::Absent) => (None, State::Missing),
         Err(ReadError::Untold) => (unknown(), State::Missing),
         Err(error) => (None, State::Differs(Some(format!("its definition: {error}")))),
         Ok(file) => match guest::differences(&file.text(), xml) {
             Err(error) => (defined(), State::Differs(Some(error.to_string()))),
             Ok(found) if found.is_empty() => (Some(AS_PLANNED.to_owned()), State::InLine),
-            Ok(found) if found.iter().any(|difference| difference.path == "/domain/uuid") => {
-                (defined(), State::Differs(Some("another guest has its name, with another UUID".into())))
-            }
+            Ok(_) if !guest::is_ours(&file.text()) => (defined(), State::Differs(Some(FOREIGN.into()))),
             Ok(found) => {
                 let paths: Vec<_> = found.iter().take(3).map(|difference| difference.path.clone()).collect();
                 let more =

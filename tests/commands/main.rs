@@ -10,6 +10,7 @@ mod bad_input;
 mod bad_profile;
 mod failure;
 mod faults;
+mod guests;
 mod hostile_tree;
 mod in_use;
 mod kernel_log;

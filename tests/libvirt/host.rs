@@ -50,6 +50,21 @@ libvirtd < /dev/null > /run/libvirtd.log 2>&1 &
 cat > /dev/null
 "#;
 
+/// The command with everything that it writes on the tmpfs, over what is there; libvirtd does not see that.
+const TUNE: &str = r#"
+set -e
+cat > /run/profile.toml
+mkdir -p /run/libvirt-files
+mount --rbind /var/lib/libvirt /run/libvirt-files
+for dir in var/lib etc/rtkvm-tune; do
+    [ -d "/$dir" ] || continue
+    mkdir -p "/run/upper/$dir" "/run/work/$dir"
+    mount -t overlay overlay -o "lowerdir=/$dir,upperdir=/run/upper/$dir,workdir=/run/work/$dir" "/$dir"
+done
+mount --rbind /run/libvirt-files /var/lib/libvirt
+exec "$@"
+"#;
+
 /// A running libvirtd; it ends when the last user drops it.
 pub(crate) struct Host {
     first: Child,
@@ -99,6 +114,25 @@ impl Host {
     /// The process that holds the namespaces, as this process numbers it.
     pub(crate) fn pid(&self) -> u32 {
         self.first.id()
+    }
+
+    /// The URI by which the whole machine reaches it.
+    pub(crate) fn uri(&self) -> &str {
+        &self.uri
+    }
+
+    /// Runs this tree's command in the namespaces, where this libvirtd is the system's; `PROFILE` stands for a file
+    /// with this text. What it keeps below /var/lib and /etc goes with the namespaces.
+    pub(crate) fn tune(&self, words: &[&str], profile: &str) -> Output {
+        // The first process in the namespaces, not the one that made them.
+        let children = format!("/proc/{0}/task/{0}/children", self.first.id());
+        let inside = fs::read_to_string(children).expect("readable").trim().to_owned();
+        let mut command = Command::new("nsenter");
+        command.args(["--mount", "--pid", "--target", &inside]);
+        command.args(["unshare", "--mount", "--propagation", "private", "sh", "-c", TUNE, "sh"]);
+        command.arg(env!("CARGO_BIN_EXE_rtkvm-tune"));
+        let words = words.iter().map(|word| if *word == "PROFILE" { "/run/profile.toml" } else { *word });
+        run(command.args(words).env("PATH", PATH), profile)
     }
 
     /// Runs virsh with `input` as its standard input, whatever its result.
