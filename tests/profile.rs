@@ -38,6 +38,14 @@ threads-per-core = 2
 fifo-priority = 3
 rt-vcpus = "1"
 template = "domain.xml"
+[guest.cloud-init]
+distribution = "debian"
+kernel = "keep"
+tuning = "tuned"
+ssh-keys = ["ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIJ4y9bYx me"]
+guest-arguments = ["console=ttyS0"]
+user-data = "/etc/rtkvm-tune/own.yaml"
+instance-id = "second"
 [[guest.disk]]
 source = "/dev/vg0/rt0"
 format = "qcow2"
@@ -174,7 +182,9 @@ fn takes_the_other_forms() {
     assert!(profile.host.housekeeping_memory_per_node.is_none());
     assert!(matches!(profile.host.hugepages.count, Some(PageCount::PerNode(pages)) if pages.value == 16));
     good(&FULL.replace('\n', "\r\n"));
-    let single = full_with("vcpus = 1").replace("linux", "other").replace("core = 2", "core = 1");
+    let (start, end) = (FULL.find("[guest.cloud-init]").unwrap(), FULL.find("[[guest.disk]]").unwrap());
+    let single = full_with("vcpus = 1").replace(&FULL[start..end], "");
+    let single = single.replace("linux", "other").replace("core = 2", "core = 1");
     assert_eq!(good(&single.replace("\"1\"\n", "\"all\"\n")).profile.guests[0].rt_vcpus.to_string(), "0");
     good(&format!("\u{feff}{FULL}"));
     let knobs = good(&format!("{LEAST}[knobs]\nz = 'keep'\na = 'x'\n")).profile.knobs;
@@ -365,6 +375,30 @@ fn wrong_values_are_named() {
         let start_of_line = text.find(&line).unwrap();
         assert!((start_of_line..=start_of_line + line.len()).contains(&span.start), "{line}");
     }
+}
+
+#[test]
+fn what_goes_into_a_guest_is_checked() {
+    for (line, told) in [
+        ("ssh-keys = [\"ssh-ed25519 AAAA\"]", "expected one line of a .pub file"),
+        (
+            "ssh-keys = [\"command=x ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIJ4y9bYx\"]",
+            "expected one line of a .pub file",
+        ),
+        (
+            "ssh-keys = [\"ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIJ4y9bYx\\nroot\"]",
+            "a public key has no newline",
+        ),
+        ("guest-arguments = [\"a\\\"$(id)\"]", "a guest's kernel argument has no `\"`"),
+        ("guest-arguments = [\"a b\"]", "a guest's kernel argument has no ` `"),
+        ("user-data = \"own.yaml\"", "absolute path"),
+        ("instance-id = \"a\\nb\"", "instance id has no newline"),
+        ("distribution = \"debain\"", "did you mean \"debian\"?"),
+    ] {
+        let printed = printed(full_with(line));
+        assert!(printed.contains(told), "{line}: {printed}");
+    }
+    assert!(printed(FULL.replace("os = \"linux\"", "os = \"other\"")).contains("tunes a Linux guest only"));
 }
 
 #[test]

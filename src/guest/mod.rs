@@ -1,6 +1,7 @@
 //! Layer 4: a guest's placement as libvirt domain XML, and that XML compared by meaning. No I/O.
 
 mod check;
+pub mod cloud_init;
 pub mod compare;
 pub mod domain;
 pub mod lint;

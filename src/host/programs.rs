@@ -41,6 +41,18 @@ pub enum Program {
         /// The policy.
         policy: Policy,
     },
+    /// `xorriso`: the image of a guest's seed out of its texts.
+    MakeSeed {
+        /// The directory of the texts.
+        from: HostPath,
+        /// The image.
+        image: HostPath,
+    },
+    /// `rm`: the image of a seed that is no more.
+    RemoveSeed {
+        /// The image.
+        image: HostPath,
+    },
     /// `virsh define --validate`: the document, checked against libvirt's schema, becomes the definition.
     Define {
         /// In which libvirt.
@@ -114,6 +126,8 @@ impl Program {
             Program::RestartIrqbalance => "systemctl try-restart irqbalance.service",
             Program::MountHugepages => "systemctl start dev-hugepages1G.mount",
             Program::Schedule { .. } => "chrt",
+            Program::MakeSeed { .. } => "xorriso -as mkisofs -quiet -V cidata -joliet -rational-rock",
+            Program::RemoveSeed { .. } => "rm --force --",
             Program::Define { connection, .. } => return virsh(connection, "define --validate /dev/stdin"),
             Program::Undefine { connection, .. } => {
                 return virsh(connection, "undefine --keep-nvram --domain");
@@ -142,6 +156,8 @@ impl Program {
             | Program::RestartIrqbalance
             | Program::MountHugepages => "systemd",
             Program::Schedule { .. } => "util-linux",
+            Program::MakeSeed { .. } => "xorriso",
+            Program::RemoveSeed { .. } => "coreutils",
             Program::AskLibvirt { .. } | Program::Define { .. } | Program::Undefine { .. } => {
                 "libvirt-clients"
             }
@@ -170,6 +186,10 @@ impl Program {
         let own = match self {
             Program::Undefine { name, .. } => vec![name.0.clone()],
             Program::Schedule { thread, policy } => schedule(*thread, *policy).into(),
+            Program::MakeSeed { from, image } => {
+                vec!["-o".into(), image.to_string(), from.to_string()]
+            }
+            Program::RemoveSeed { image } => vec![image.to_string()],
             _ => Vec::new(),
         };
         let mut child = Command::new(name)

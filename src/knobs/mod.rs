@@ -110,6 +110,8 @@ pub struct Context<'a> {
     pub placement: &'a Placement,
     /// The templates of guests.
     pub templates: &'a Templates,
+    /// The operator's own user-data of each guest, in the order of the profile.
+    pub user_data: &'a [Option<String>],
 }
 
 /// One value that a knob asks for.

@@ -2,11 +2,12 @@
 
 use super::{Asked, Item, Step};
 use crate::facts::Facts;
+use crate::formats::HostPath;
 use crate::guest;
-use crate::host::Read;
+use crate::host::{Program, Read};
 use crate::journal::{Change, Entry, State as Past};
-use crate::profile::Profile;
-use crate::resources::{Resource, State};
+use crate::profile::{Diagnostic, Profile, Spanned};
+use crate::resources::{Resource, State, follow_ups};
 
 /// More places that differ are counted, not named.
 const MOST_PLACES: usize = 4;
@@ -51,20 +52,28 @@ pub(super) fn may_change(host: &dyn Read, asked: &Asked) -> bool {
 }
 
 /// Whether what we once set for a guest stays though nothing asks for it: guests are undefined by name only.
-pub(super) fn stays(host: &dyn Read, entry: &Entry) -> bool {
-    matches!(entry.change, Change::Domain { .. }) && host.file(&entry.path).is_ok()
+pub(super) fn stays(host: &dyn Read, profile: &Profile, entry: &Entry) -> bool {
+    match &entry.change {
+        Change::Domain { .. } => host.file(&entry.path).is_ok(),
+        _ => guest::cloud_init::guest_of(&entry.path).is_some_and(|name| !known(profile, name)),
+    }
+}
+
+fn known(profile: &Profile, name: &str) -> bool {
+    profile.guests.iter().any(|guest| guest.name.value == name)
+        || profile.absent.iter().any(|absent| absent.value == name)
 }
 
 /// Guests of ours that the profile does not name.
 pub(super) fn left(host: &dyn Read, profile: &Profile, past: &Past) -> Vec<String> {
-    let known = |name: &str| {
-        profile.guests.iter().any(|guest| guest.name.value == name)
-            || profile.absent.iter().any(|absent| absent.value == name)
-    };
     let one = |entry: &Entry| match &entry.change {
-        Change::Domain { name, ours: Some(_), .. } if !known(name) && stays(host, entry) => Some(format!(
-            "guest {name} is not in the profile and stays defined: name it there with state = \"absent\" to undefine it"
-        )),
+        Change::Domain { name, ours: Some(_), .. }
+            if !known(profile, name) && stays(host, profile, entry) =>
+        {
+            Some(format!(
+                "guest {name} is not in the profile and stays defined: name it there with state = \"absent\" to undefine it"
+            ))
+        }
         _ => None,
     };
     past.baseline.iter().filter_map(one).collect()
@@ -109,4 +118,58 @@ fn places(before: &str, after: &str) -> String {
     let more = found.len().saturating_sub(MOST_PLACES);
     let more = if more > 0 { format!(" and {more} more") } else { String::new() };
     format!("{}{more}", named.join(", "))
+}
+
+/// The most bytes of an operator's own user-data.
+const MOST_USER_DATA: usize = 64 << 10;
+
+/// The operator's own user-data of each guest.
+///
+/// # Errors
+/// A file that cannot be read, that others can change, or that is neither a `#cloud-config` nor a script.
+pub(super) fn user_data(host: &dyn Read, profile: &Profile) -> Result<Vec<Option<String>>, Vec<Diagnostic>> {
+    let mut found = Vec::new();
+    let mut one = |path: &Spanned<String>| {
+        let read = read_user_data(host, &path.value);
+        let fail = |why: String| {
+            let message = format!("user-data {} cannot be used", path.value);
+            found.push(Diagnostic::error(path.span.clone(), message).label(why));
+        };
+        read.map_err(fail).ok()
+    };
+    let of = |guest: &crate::profile::Guest| {
+        let path = guest.cloud_init.as_ref().and_then(|inside| inside.user_data.as_ref());
+        path.and_then(&mut one)
+    };
+    let all = profile.guests.iter().map(of).collect();
+    if found.is_empty() { Ok(all) } else { Err(found) }
+}
+
+fn read_user_data(host: &dyn Read, path: &str) -> Result<String, String> {
+    let file = host.file(&HostPath::new(path)).map_err(|error| format!("it {error}"))?;
+    if file.mode & 0o022 != 0 {
+        return Err(format!("its mode is {:04o}, so that others can change it: use `chmod go-w`", file.mode));
+    }
+    if file.bytes.len() > MOST_USER_DATA {
+        return Err(format!("it has {} bytes; the limit is {MOST_USER_DATA}", file.bytes.len()));
+    }
+    let text = String::from_utf8(file.bytes.clone()).map_err(|_| "it is not UTF-8".to_owned())?;
+    let first = text.lines().next().unwrap_or_default().trim_end();
+    match first == "#cloud-config" || first.starts_with("#!") {
+        true => Ok(text),
+        false => Err("its first line is neither `#cloud-config` nor that of a script".into()),
+    }
+}
+
+/// The programs that make images of seeds that are not there, though their texts are.
+pub(super) fn missing_images(host: &dyn Read, asked: &[Asked], programs: &[Program]) -> Vec<Program> {
+    let texts = asked.iter().filter_map(|asked| match &asked.setting.resource {
+        Resource::File(file) => Some((&file.path, true)),
+        _ => None,
+    });
+    let missing = |program: &Program| match program {
+        Program::MakeSeed { image, .. } => host.head(image, 0).is_err(),
+        _ => false,
+    };
+    follow_ups(texts).into_iter().filter(|program| missing(program) && !programs.contains(program)).collect()
 }

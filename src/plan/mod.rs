@@ -22,7 +22,7 @@ use crate::host::{Metadata, Program, Read};
 use crate::journal::{self, Entry};
 use crate::knobs::{self, Context, Disruption, Knob, Reach, Setting};
 use crate::placement::{self, Placement};
-use crate::profile::{BootLoader, Diagnostic, Parsed};
+use crate::profile::{BootLoader, Diagnostic, Parsed, Profile};
 use crate::resources::{Observed, Resource, State, Value, follow_ups};
 use boot::Boot;
 pub use boot::Held;
@@ -270,12 +270,14 @@ pub fn make(
             return Err(errors.into_iter().flatten().flatten().collect());
         }
     };
+    let user_data = if scope == Scope::Runtime { Vec::new() } else { guests::user_data(host, profile)? };
     let ctx = Context {
         profile,
         source: &parsed.source,
         facts: &facts,
         placement: &placement,
         templates: &templates,
+        user_data: &user_data,
     };
     let mut asked = ask(&ctx, scope)?;
     guests::keep_uuids(host, &mut asked, take_over);
@@ -301,7 +303,9 @@ pub fn make(
     let running = if live { None } else { in_use::Running::of(&facts) };
     in_use::spare_guests(running.as_ref(), &asked, &mut items);
     let restored = match scope {
-        Scope::Everything | Scope::Trial(_) => no_longer_asked(host, &facts, &asked, past, running.as_ref()),
+        Scope::Everything | Scope::Trial(_) => {
+            no_longer_asked(host, &facts, profile, &asked, past, running.as_ref())
+        }
         Scope::Runtime => Restored::default(),
     };
     // Before the look ahead, which takes what a boot will mend off the list of what differs now.
@@ -369,6 +373,7 @@ pub fn make(
 fn no_longer_asked(
     host: &dyn Read,
     facts: &Facts,
+    profile: &Profile,
     asked: &[Asked],
     past: &Past,
     running: Option<&in_use::Running>,
@@ -377,8 +382,9 @@ fn no_longer_asked(
     // What was taken over from rt-conf comes back by a revert alone.
     let apart = [DROP_IN, SCRIPT, RECORD, TRIAL_UNIT, RT_CONF];
     let of_boot = |entry: &Entry| apart.contains(&entry.path.as_str()) || !entry.arguments.is_empty();
-    let ours =
-        |entry: &&Entry| !of_boot(entry) && !wanted.contains(&entry.path) && !guests::stays(host, entry);
+    let ours = |entry: &&Entry| {
+        !of_boot(entry) && !wanted.contains(&entry.path) && !guests::stays(host, profile, entry)
+    };
     let boot_id = facts.kernel.boot_id.as_deref();
     let how = How {
         force: false,
@@ -504,7 +510,8 @@ fn steps(
     files.extend(of_trial);
     files.extend_from_slice(&restored.files);
     domains.extend_from_slice(&restored.domains);
-    let programs = after_change(&files);
+    let mut programs = after_change(&files);
+    programs.extend(guests::missing_images(host, asked, &programs));
     files.extend(programs.into_iter().map(|program| Step::Run { program }));
     [attributes, files, domains, boot, restored.directories().collect()].concat()
 }

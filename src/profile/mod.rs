@@ -153,6 +153,8 @@ pub struct Guest {
     pub watchdog: Spanned<Watchdog>,
     /// Its disks; no source is used twice in a profile.
     pub disks: Vec<Disk>,
+    /// What tunes it inside.
+    pub cloud_init: Option<CloudInit>,
     /// Its network interfaces; no MAC address, socket or device is used twice in a profile.
     pub networks: Vec<Network>,
     /// Its PCI devices; none is used twice in a profile.
@@ -199,6 +201,25 @@ impl Disk {
     pub fn is_block_device(&self) -> bool {
         self.source.starts_with("/dev/")
     }
+}
+
+/// How a guest is tuned inside: `[guest.cloud-init]`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CloudInit {
+    /// What the image has.
+    pub distribution: Spanned<Distribution>,
+    /// Which kernel it gets.
+    pub kernel: Spanned<Kernel>,
+    /// Who sets what isolates.
+    pub tuning: Spanned<Tuning>,
+    /// Public keys, each one line.
+    pub ssh_keys: Vec<Spanned<String>>,
+    /// Further kernel arguments.
+    pub kernel_arguments: Vec<Spanned<String>>,
+    /// A plain absolute path.
+    pub user_data: Option<Spanned<String>>,
+    /// Letters, digits and a few more.
+    pub instance_id: Spanned<String>,
 }
 
 /// One network interface: `[[guest.network]]`.
@@ -281,6 +302,40 @@ choice! {
         Present = "present",
         /// It must not be.
         Absent = "absent",
+    }
+}
+
+choice! {
+    /// What a guest's image has.
+    Distribution {
+        /// Debian.
+        Debian = "debian",
+        /// Ubuntu.
+        Ubuntu = "ubuntu",
+        /// RHEL and its likes.
+        Rhel = "rhel",
+        /// SUSE Linux Enterprise and openSUSE.
+        Suse = "suse",
+    }
+}
+
+choice! {
+    /// The kernel of a guest.
+    Kernel {
+        /// The distribution's real-time kernel.
+        RealTime = "real-time",
+        /// That of the image.
+        Keep = "keep",
+    }
+}
+
+choice! {
+    /// Who tunes a guest inside.
+    Tuning {
+        /// Files of our own.
+        Plain = "plain",
+        /// TuneD.
+        Tuned = "tuned",
     }
 }
 

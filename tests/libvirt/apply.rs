@@ -4,7 +4,7 @@ use super::host::{self, Host};
 use rtkvm_tune::formats::Connection;
 use rtkvm_tune::guest::is_ours;
 use rtkvm_tune::host::{Machine, Node, Read, ReadError};
-use std::process::Output;
+use std::process::{Command, Output};
 
 /// A guest of the simulated machine, and every other knob as this machine has it.
 fn profile(guest: &str) -> String {
@@ -126,4 +126,52 @@ fn definitions_are_read_from_another_libvirt() {
     assert!(tune(&host, &words("apply"), &wanted, 0).contains("Nothing to do"));
     tune(&host, &["revert"], "", 0);
     assert!(!host.try_virsh(&["dominfo", "there"], "").status.success());
+}
+
+/// The seed is a disk of the guest, has what was planned in it, and goes with it.
+#[test]
+fn a_seed_is_made_and_attached() {
+    let host = Host::start();
+    let inside = "[guest.cloud-init]\ndistribution = \"debian\"\nkernel = \"keep\"\n";
+    let wanted = profile(&guest("tuned", inside));
+    tune(&host, &["apply", "PROFILE"], &wanted, 0);
+    let path = "/var/lib/libvirt/images/rtkvm-tune-tuned-seed.iso";
+    let held = host.virsh(&["dumpxml", "--inactive", "tuned"], "");
+    assert!(held.contains(path) && held.contains("<readonly/>"), "{held}");
+    let (image, files) = (host.at(path), tempfile::tempdir().unwrap());
+    let label =
+        Command::new("blkid").args(["-p", "-o", "value", "-s", "LABEL"]).arg(&image).output().unwrap();
+    assert_eq!(String::from_utf8_lossy(&label.stdout).trim(), "cidata");
+    let extract = || {
+        let mut xorriso = Command::new("xorriso");
+        xorriso.args(["-osirrox", "on", "-indev"]).arg(&image).args(["-extract", "/"]).arg(files.path());
+        assert!(xorriso.output().unwrap().status.success());
+        let read = |name| std::fs::read_to_string(files.path().join(name)).unwrap();
+        (read("meta-data"), read("user-data"))
+    };
+    let (meta, user) = extract();
+    assert!(meta.contains("\"local-hostname\": \"tuned\""), "{meta}");
+    assert!(user.starts_with("#cloud-config\n") && user.contains("nohz_full=1 "), "{user}");
+    assert!(tune(&host, &["apply", "PROFILE"], &wanted, 0).contains("Nothing to do"));
+
+    // An image that went away is made again, of the same texts.
+    std::fs::remove_file(&image).unwrap();
+    tune(&host, &["apply", "PROFILE"], &wanted, 0);
+    assert!(image.exists());
+
+    // Another text, another image; without the section neither disk nor image; and no image after a revert.
+    tune(&host, &["apply", "PROFILE"], &wanted.replace("vcpus = 2", "vcpus = 3"), 0);
+    std::fs::remove_file(files.path().join("user-data")).unwrap();
+    assert!(extract().1.contains("nohz_full=1-2 "));
+    let none = profile(&guest("tuned", ""));
+    tune(&host, &["apply", "PROFILE"], &none, 0);
+    assert!(!image.exists());
+    assert!(!host.virsh(&["dumpxml", "--inactive", "tuned"], "").contains("seed.iso"));
+    tune(&host, &["apply", "PROFILE"], &wanted, 0);
+    assert!(image.exists());
+    // A guest that is left out keeps what it boots with.
+    tune(&host, &["apply", "PROFILE"], &profile(""), 0);
+    assert!(image.exists());
+    tune(&host, &["revert"], "", 0);
+    assert!(!image.exists());
 }

@@ -44,6 +44,7 @@ mount -t hugetlbfs -o pagesize=1G none /run/pages-1g
 mount -t hugetlbfs -o pagesize=2M none /run/pages-2m
 mount --bind /run/tree/cpu /sys/devices/system/cpu
 mount --bind /run/tree/node /sys/devices/system/node
+mkdir -p /var/lib/libvirt/images
 printf 'auth_unix_rw = "none"\n' > /etc/libvirt/libvirtd.conf
 printf 'security_driver = "none"\nuser = "root"\ngroup = "root"\nstdio_handler = "file"\n' > /etc/libvirt/qemu.conf
 libvirtd < /dev/null > /run/libvirtd.log 2>&1 &
@@ -54,14 +55,12 @@ cat > /dev/null
 const TUNE: &str = r#"
 set -e
 cat > /run/profile.toml
-mkdir -p /run/libvirt-files
-mount --rbind /var/lib/libvirt /run/libvirt-files
-for dir in var/lib etc/rtkvm-tune; do
-    [ -d "/$dir" ] || continue
-    mkdir -p "/run/upper/$dir" "/run/work/$dir"
+for dir in var/lib etc; do
+    mkdir -p "/run/upper/$dir" "/run/work/$dir" "/run/kept/$dir"
+    mount --rbind "/$dir/libvirt" "/run/kept/$dir"
     mount -t overlay overlay -o "lowerdir=/$dir,upperdir=/run/upper/$dir,workdir=/run/work/$dir" "/$dir"
+    mount --rbind "/run/kept/$dir" "/$dir/libvirt"
 done
-mount --rbind /run/libvirt-files /var/lib/libvirt
 exec "$@"
 "#;
 
@@ -133,6 +132,11 @@ impl Host {
         command.arg(env!("CARGO_BIN_EXE_rtkvm-tune"));
         let words = words.iter().map(|word| if *word == "PROFILE" { "/run/profile.toml" } else { *word });
         run(command.args(words).env("PATH", PATH), profile)
+    }
+
+    /// A path of the namespaces, as this process sees it.
+    pub(crate) fn at(&self, path: &str) -> PathBuf {
+        PathBuf::from(format!("/proc/{}/root{path}", self.first.id()))
     }
 
     /// Runs virsh with `input` as its standard input, whatever its result.
