@@ -335,7 +335,7 @@ const WRONG_VALUES: &[(&str, &str, &str, &str)] = &[
     (r#"vf-pool = "a b""#, "`a b` cannot be used as `vf-pool`", r#""a b""#, "a network name has no ` `: use letters, digits and _ . + -"),
     (r#"vhost-user = "rt0.sock""#, "`rt0.sock` cannot be used as `vhost-user`", r#""rt0.sock""#, r#"a socket is named by its absolute path, as in "/run/openvswitch/rt0.sock""#),
     (r#"device = "0000:81:00.9""#, "`0000:81:00.9` cannot be used as `device`", r#""0000:81:00.9""#, "`0000:81:00.9` is not a PCI address such as 0000:81:10.1"),
-    (r#"device = "ens1f0/3""#, "device `ens1f0/3` is used twice", r#""ens1f0/3""#, "first used in line 36 by guest `rt0`"),
+    (r#"device = "ens1f0/3""#, "device `ens1f0/3` is used twice", r#""ens1f0/3""#, "first used in line 46 by guest `rt0`"),
     // Kernel arguments.
     (r#"kernel-arguments = ["skew_tick=1", "isolcpus=2-7"]"#, "`isolcpus=2-7` cannot be used as `kernel-arguments`", r#""isolcpus=2-7""#, "`isolcpus` is set by this program: use `isolated-cpus` or a housekeeping key of [host]"),
     (r#"kernel-arguments = ["nohz_full=2-7"]"#, "`nohz_full=2-7` cannot be used as `kernel-arguments`", r#""nohz_full=2-7""#, "`nohz_full` is set by this program: use `isolated-cpus` or a housekeeping key of [host]"),
