@@ -1,5 +1,7 @@
 //! The rendered guests given to a real libvirtd, and what it holds then compared with what was rendered.
 
+#[path = "libvirt/apply.rs"]
+mod apply;
 #[path = "libvirt/host.rs"]
 mod host;
 

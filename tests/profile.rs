@@ -17,12 +17,14 @@ housekeeping-cpus = "0-1,8-9"
 isolated-cpus = "2-7,10-15"
 housekeeping-memory-per-node = "6GiB"
 boot-loader = "manual"
+libvirt-uri = "qemu:///session"
 kernel-arguments = ["skew_tick=1", "nosmt"]
 [host.hugepages]
 size = "1GiB"
 count = { "0" = 26, "1" = 25 }
 [[guest]]
 name = "rt0"
+state = "present"
 vcpus = 4
 memory = "16GiB"
 numa-node = 1
@@ -36,6 +38,14 @@ threads-per-core = 2
 fifo-priority = 3
 rt-vcpus = "1"
 template = "domain.xml"
+[guest.cloud-init]
+distribution = "debian"
+kernel = "keep"
+tuning = "tuned"
+ssh-keys = ["ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIJ4y9bYx me"]
+guest-arguments = ["console=ttyS0"]
+user-data = "/etc/rtkvm-tune/own.yaml"
+instance-id = "second"
 [[guest.disk]]
 source = "/dev/vg0/rt0"
 format = "qcow2"
@@ -92,6 +102,8 @@ fn reads_every_key() {
     let Parsed { profile, source, warnings } = good(FULL);
     assert!(warnings.is_empty());
     let host = &profile.host;
+    assert_eq!(host.libvirt.uri(), "qemu:///session");
+    assert!(profile.absent.is_empty());
     let set = |list: &str| CpuSet::parse_list(list).unwrap();
     assert!(matches!(&host.housekeeping, Housekeeping::Cpus(cpus) if cpus.value == set("0-1,8-9")));
     let isolated = host.isolated_cpus.as_ref().unwrap();
@@ -171,7 +183,9 @@ fn takes_the_other_forms() {
     assert!(profile.host.housekeeping_memory_per_node.is_none());
     assert!(matches!(profile.host.hugepages.count, Some(PageCount::PerNode(pages)) if pages.value == 16));
     good(&FULL.replace('\n', "\r\n"));
-    let single = full_with("vcpus = 1").replace("linux", "other").replace("core = 2", "core = 1");
+    let (start, end) = (FULL.find("[guest.cloud-init]").unwrap(), FULL.find("[[guest.disk]]").unwrap());
+    let single = full_with("vcpus = 1").replace(&FULL[start..end], "");
+    let single = single.replace("linux", "other").replace("core = 2", "core = 1");
     assert_eq!(good(&single.replace("\"1\"\n", "\"all\"\n")).profile.guests[0].rt_vcpus.to_string(), "0");
     good(&format!("\u{feff}{FULL}"));
     let knobs = good(&format!("{LEAST}[knobs]\nz = 'keep'\na = -16\n")).profile.knobs;
@@ -323,7 +337,7 @@ const WRONG_VALUES: &[(&str, &str, &str, &str)] = &[
     (r#"vf-pool = "a b""#, "`a b` cannot be used as `vf-pool`", r#""a b""#, "a network name has no ` `: use letters, digits and _ . + -"),
     (r#"vhost-user = "rt0.sock""#, "`rt0.sock` cannot be used as `vhost-user`", r#""rt0.sock""#, r#"a socket is named by its absolute path, as in "/run/openvswitch/rt0.sock""#),
     (r#"device = "0000:81:00.9""#, "`0000:81:00.9` cannot be used as `device`", r#""0000:81:00.9""#, "`0000:81:00.9` is not a PCI address such as 0000:81:10.1"),
-    (r#"device = "ens1f0/3""#, "device `ens1f0/3` is used twice", r#""ens1f0/3""#, "first used in line 36 by guest `rt0`"),
+    (r#"device = "ens1f0/3""#, "device `ens1f0/3` is used twice", r#""ens1f0/3""#, "first used in line 46 by guest `rt0`"),
     // Kernel arguments.
     (r#"kernel-arguments = ["skew_tick=1", "isolcpus=2-7"]"#, "`isolcpus=2-7` cannot be used as `kernel-arguments`", r#""isolcpus=2-7""#, "`isolcpus` is set by this program: use `isolated-cpus` or a housekeeping key of [host]"),
     (r#"kernel-arguments = ["nohz_full=2-7"]"#, "`nohz_full=2-7` cannot be used as `kernel-arguments`", r#""nohz_full=2-7""#, "`nohz_full` is set by this program: use `isolated-cpus` or a housekeeping key of [host]"),
@@ -363,6 +377,43 @@ fn wrong_values_are_named() {
         let start_of_line = text.find(&line).unwrap();
         assert!((start_of_line..=start_of_line + line.len()).contains(&span.start), "{line}");
     }
+}
+
+#[test]
+fn what_goes_into_a_guest_is_checked() {
+    for (line, told) in [
+        ("ssh-keys = [\"ssh-ed25519 AAAA\"]", "expected one line of a .pub file"),
+        (
+            "ssh-keys = [\"command=x ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIJ4y9bYx\"]",
+            "expected one line of a .pub file",
+        ),
+        (
+            "ssh-keys = [\"ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIJ4y9bYx\\nroot\"]",
+            "a public key has no newline",
+        ),
+        ("guest-arguments = [\"a\\\"$(id)\"]", "a guest's kernel argument has no `\"`"),
+        ("guest-arguments = [\"a b\"]", "a guest's kernel argument has no ` `"),
+        ("user-data = \"own.yaml\"", "absolute path"),
+        ("instance-id = \"a\\nb\"", "instance id has no newline"),
+        ("distribution = \"debain\"", "did you mean \"debian\"?"),
+    ] {
+        let printed = printed(full_with(line));
+        assert!(printed.contains(told), "{line}: {printed}");
+    }
+    assert!(printed(FULL.replace("os = \"linux\"", "os = \"other\"")).contains("tunes a Linux guest only"));
+}
+
+#[test]
+fn a_guest_to_undefine_needs_its_name_only() {
+    let text = |name: &str| format!("{LEAST}[[guest]]\nname = \"{name}\"\nstate = \"absent\"\n");
+    let profile = good(&text("rt0")).profile;
+    assert_eq!((profile.guests.len(), profile.absent[0].value.as_str()), (0, "rt0"));
+    // The name is checked all the same, and is one of a kind.
+    assert!(printed(text("../x")).contains("a guest name has no `/`"));
+    assert!(printed(format!("{FULL}[[guest]]\nname = \"rt0\"\nstate = \"absent\"\n")).contains("two guests"));
+    assert!(
+        printed(full_with("libvirt-uri = \"qemu+ssh://h/system?command=x\"")).contains("parameter `command`")
+    );
 }
 
 #[test]

@@ -21,7 +21,7 @@ pub(super) fn run(args: &ApplyArgs) -> Outcome {
         return dry_run(args, options);
     }
     let machine = load::machine(&args.plan.root);
-    let profile = load::read_profile(&args.plan.profile)?;
+    let profile = args.plan.read_profile()?;
     if let (true, Some(reason)) = (host::is_root(), &profile.untrusted) {
         return Err(format!("{}: {reason}. What root applies must be root's alone", args.plan.name()));
     }
@@ -45,6 +45,7 @@ pub(super) fn run(args: &ApplyArgs) -> Outcome {
             let again = again.map_err(|error| format!("{}{error}", change::lines(&done.reports)))?;
             done.reports.extend(again.reports);
             done.end = again.end;
+            done.unanswered = again.unanswered;
         }
         match load::plan_again(&machine, &profile.parsed, options, &change::past(root)?) {
             Ok((after, _)) => report(args, &machine, &done, &after),
@@ -59,7 +60,7 @@ pub(super) fn run(args: &ApplyArgs) -> Outcome {
 }
 
 fn report(args: &ApplyArgs, machine: &Machine, done: &Carried, after: &Plan) -> Outcome {
-    let Carried { plan: before, reports, end } = done;
+    let Carried { plan: before, reports, end, unanswered } = done;
     let open = |item: &Item| engine::left_open(reports, item);
     let failed = reports.iter().filter(|report| report.is_failure()).count();
     let not_done = change::not_done(end);
@@ -79,6 +80,7 @@ fn report(args: &ApplyArgs, machine: &Machine, done: &Carried, after: &Plan) -> 
             let mut document = load::json(after, &args.plan.name(), machine);
             document["reports"] = serde_json::json!(reports);
             document["end"] = change::end_json(end);
+            document["libvirt"] = serde_json::json!(unanswered);
             load::pretty(&document)
         }
     })?;
@@ -88,6 +90,11 @@ fn report(args: &ApplyArgs, machine: &Machine, done: &Carried, after: &Plan) -> 
     if failed > 0 {
         print_error(&format!("error: {failed} of {} steps failed or were skipped\n", reports.len()));
         return Ok(2);
+    }
+    if let Some(why) = unanswered {
+        let what = "libvirt does not answer: the guests are as they were, everything else is applied. Mend it and apply again";
+        print_error(&printable(&format!("error: {what}\n  {}\n", why.replace('\n', "\n  "))));
+        return Ok(change::UNANSWERED);
     }
     Ok(u8::from(after.items.iter().any(open)))
 }

@@ -1,5 +1,6 @@
 //! The verbs and their options.
 
+use crate::formats::Connection;
 use clap::{Parser, Subcommand, ValueEnum};
 use std::path::PathBuf;
 
@@ -12,8 +13,9 @@ pub(super) struct Args {
 }
 
 const EXIT_STATUS: &str = "Exit status: 0 in line, done or planned; 1 differs (verify; apply --dry-run \
-    --exit-code; apply, when something is still not in line after it; lint, when it found something); 2 error; 3 nothing missing but a \
-    reboot (verify).";
+    --exit-code; apply, when something is still not in line after it; lint, when it found something); \
+    2 error; 3 nothing missing but a reboot (verify); 4 libvirt did not answer: everything but the guests is \
+    done (apply, revert).";
 
 #[derive(Subcommand)]
 pub(super) enum Verb {
@@ -61,7 +63,7 @@ pub(super) struct ApplyArgs {
     #[arg(long, conflicts_with_all = ["runtime", "trial"])]
     pub(super) take_over: bool,
     /// Give the kernel its new arguments at the next boot only; `confirm` makes them the default
-    #[arg(long)]
+    #[arg(long, conflicts_with = "connect")]
     pub(super) trial: bool,
     /// Leave what was done when a step fails, instead of taking it back
     #[arg(long, conflicts_with = "dry_run")]
@@ -170,6 +172,8 @@ pub(super) struct PlanArgs {
     #[command(flatten)]
     pub(super) root: RootArg,
     #[command(flatten)]
+    pub(super) connect: ConnectArg,
+    #[command(flatten)]
     pub(super) format: FormatArg,
 }
 
@@ -243,6 +247,13 @@ pub(super) enum Format {
     Text,
     /// For programs
     Json,
+}
+
+#[derive(clap::Args)]
+pub(super) struct ConnectArg {
+    /// The libvirt of the guests, instead of the profile's `libvirt-uri`
+    #[arg(long, value_name = "URI", value_parser = Connection::parse, conflicts_with = "root")]
+    pub(super) connect: Option<Connection>,
 }
 
 #[derive(clap::Args)]

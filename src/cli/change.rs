@@ -77,7 +77,12 @@ pub(super) struct Carried {
     pub(super) plan: Plan,
     pub(super) reports: Vec<Report>,
     pub(super) end: End,
+    /// Why the guests were left as they are: libvirt did not answer.
+    pub(super) unanswered: Option<String>,
 }
+
+/// The exit status where libvirt did not answer, and everything but the guests is done.
+pub(super) const UNANSWERED: u8 = 4;
 
 impl Applying<'_> {
     /// Plans, checks, plans again, and carries the plan out.
@@ -92,7 +97,8 @@ impl Applying<'_> {
     ) -> Result<Carried, String> {
         refuse_interrupted(root)?;
         let past = past(root)?;
-        let plan = self.settled(root, &past)?;
+        let mut plan = self.settled(root, &past)?;
+        let unanswered = engine::without_unanswered(&mut plan.steps, root, writer);
         let applied = self.applied();
         let work = Work {
             run: engine::begin(self.verb, Some(&applied), plan.facts.kernel.boot_id.clone()),
@@ -109,7 +115,7 @@ impl Applying<'_> {
         };
         let done = engine::carry_out_all(work, past.state, root, writer, signals);
         let (reports, end) = done.map_err(nothing_written)?;
-        Ok(Carried { plan, reports, end })
+        Ok(Carried { plan, reports, end, unanswered })
     }
 
     /// A plan that comes out the same twice. The lock keeps this program out, and nobody else: interrupts move and threads

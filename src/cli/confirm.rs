@@ -151,7 +151,8 @@ fn findings(machine: &Machine, trial: &Trial, root: &Root, writer: &Writer) -> R
         Err(why) => found.push(why),
     }
     let asks = !plan.guests.is_empty() || root.head(&HostPath::new("/usr/bin/virsh"), 0).is_ok();
-    if let Some(Err(error)) = asks.then(|| writer.run(&Program::AskLibvirt)).flatten() {
+    let ask = Program::AskLibvirt { connection: parsed.profile.host.libvirt.clone() };
+    if let Some(Err(error)) = asks.then(|| writer.run(&ask)).flatten() {
         found.push(format!("libvirt does not answer: {error}").replace('\n', " "));
     }
     Ok(found)

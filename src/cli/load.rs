@@ -130,10 +130,22 @@ pub(super) fn machine(root: &RootArg) -> Machine {
 impl PlanArgs {
     /// Profile, machine and plan, for the verbs that only look.
     pub(super) fn plan(&self, options: impl Into<Options>) -> Result<(Machine, Plan), String> {
-        let profile = read_profile(&self.profile)?;
+        let profile = self.read_profile()?;
         let machine = machine(&self.root);
         let plan = make_plan(&machine, &profile.parsed, options, &past(&machine)?)?;
         Ok((machine, plan))
+    }
+
+    /// The profile, with the libvirt that was asked for.
+    ///
+    /// # Errors
+    /// As [`read_profile`].
+    pub(super) fn read_profile(&self) -> Result<ReadProfile, String> {
+        let mut profile = read_profile(&self.profile)?;
+        if let Some(connection) = &self.connect.connect {
+            profile.parsed.profile.host.libvirt = connection.clone();
+        }
+        Ok(profile)
     }
 
     /// The profile's name in messages.

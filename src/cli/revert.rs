@@ -53,9 +53,22 @@ fn plan(args: &RevertArgs, machine: &Machine, state: &State) -> Result<Reverting
 fn work(args: &RevertArgs, machine: &Machine, root: &Root, writer: &Writer, signals: &Signals) -> Outcome {
     change::refuse_interrupted(root)?;
     let state = engine::load(root)?;
-    let reverting = plan(args, machine, &state)?;
+    let mut reverting = plan(args, machine, &state)?;
     let Restored { notes, waiting, .. } = &reverting.restored;
-    let kept: Vec<String> = [&notes[..], waiting].concat();
+    let mut kept: Vec<String> = [&notes[..], waiting].concat();
+    let all = reverting.steps.clone();
+    let unanswered = engine::without_unanswered(&mut reverting.steps, root, writer);
+    let left = |path: &HostPath| {
+        let of = |step: &&Step| step.path() == Some(path);
+        all.iter().any(|step| of(&step)) && !reverting.steps.iter().any(|step| of(&step))
+    };
+    reverting.restored.finished.retain(|path| !left(path));
+    kept.extend(unanswered.iter().map(|why| {
+        format!(
+            "the guests, for libvirt does not answer; mend it and revert again: {}",
+            why.replace('\n', " ")
+        )
+    }));
     let boot_id = reverting.boot_id.clone();
     let run = engine::begin("revert", state.applied.as_ref(), boot_id);
     let work = Work {
@@ -70,7 +83,8 @@ fn work(args: &RevertArgs, machine: &Machine, root: &Root, writer: &Writer, sign
     };
     let done = engine::carry_out_all(work, state, root, writer, signals);
     let (reports, end) = done.map_err(change::nothing_written)?;
-    report(args, machine, &reports, &end, &kept)
+    let status = report(args, machine, &reports, &end, &kept)?;
+    Ok(if unanswered.is_some() { change::UNANSWERED } else { status })
 }
 
 /// Only ever holds what reads.

@@ -1,9 +1,8 @@
 //! What makes a run impossible, found before anything is written.
 
 use crate::facts::PROGRAM;
-use crate::formats::HostPath;
-use crate::guest;
-use crate::host::{Program, Root, STATE, STATE_DIR};
+use crate::formats::{Connection, HostPath};
+use crate::host::{Program, Root, STATE, STATE_DIR, Writer};
 use crate::knobs;
 use crate::plan::{Plan, Step, unwritten_loader};
 use crate::resources::{State, Value};
@@ -22,15 +21,6 @@ pub fn check(plan: &Plan, root: &Root) -> Result<(), Vec<String>> {
         .any(|item| item.reach == knobs::Reach::Reboot && matches!(item.observed.state, State::ByHand(_)));
     if by_hand && !plan.manual_boot_loader {
         found.extend(unwritten_loader(plan.facts.boot.loader));
-    }
-    for step in &plan.steps {
-        let Step::Domain { name, before: Some(before), after: Some(after), .. } = step else { continue };
-        let differences = guest::differences(before, after).unwrap_or_default();
-        if differences.iter().any(|difference| difference.path == "/domain/uuid") {
-            found.push(format!(
-                "libvirt has another guest of the name {name}, with another UUID: rename or undefine one of the two"
-            ));
-        }
     }
     if plan.steps.iter().any(|step| matches!(step, Step::Domain { .. })) {
         // A template decides what the guest may reach, and root defines it.
@@ -54,9 +44,12 @@ pub(super) fn program(step: &Step) -> Option<Program> {
         Step::Attribute { path, after: Value::Policy(policy), .. } => {
             Some(Program::Schedule { thread: thread(path)?, policy: *policy })
         }
-        Step::Domain { after: Some(xml), .. } => Some(Program::Define { xml: xml.clone() }),
-        Step::Domain { name, after: None, .. } => {
-            Some(Program::Undefine { name: crate::plan::restore::guest_name(name) })
+        Step::Domain { name, path, after, .. } => {
+            let (connection, _) = Connection::of_definition(path)?;
+            Some(match after {
+                Some(xml) => Program::Define { connection, xml: xml.clone() },
+                None => Program::Undefine { connection, name: crate::plan::restore::guest_name(name) },
+            })
         }
         _ => None,
     }
@@ -65,6 +58,31 @@ pub(super) fn program(step: &Step) -> Option<Program> {
 /// The thread whose `/proc/PID/stat` this is.
 fn thread(path: &HostPath) -> Option<u32> {
     path.as_str().strip_prefix("/proc/")?.strip_suffix("/stat")?.parse().ok()
+}
+
+/// Takes the guests out of the steps where their libvirt does not answer, so that the rest can be done; why. A libvirt
+/// that is not installed is an obstacle, and no reason to go on.
+pub fn without_unanswered(steps: &mut Vec<Step>, root: &Root, writer: &Writer) -> Option<String> {
+    let mut asked: Vec<(Connection, Option<String>)> = Vec::new();
+    for step in steps.iter().filter(|step| matches!(step, Step::Domain { .. })) {
+        let Some((connection, _)) = step.path().and_then(Connection::of_definition) else { continue };
+        let is_there = program(step).is_some_and(|program| program.is_there(root));
+        if asked.iter().any(|(known, _)| *known == connection) || !is_there {
+            continue;
+        }
+        let answer = writer.run(&Program::AskLibvirt { connection: connection.clone() });
+        asked.push((connection, answer.and_then(Result::err).map(|error| error.to_string())));
+    }
+    let unanswered = |step: &Step| match step {
+        Step::Domain { path, .. } => {
+            let of = Connection::of_definition(path).map(|(connection, _)| connection);
+            asked.iter().any(|(connection, error)| error.is_some() && of.as_ref() == Some(connection))
+        }
+        _ => false,
+    };
+    steps.retain(|step| !unanswered(step));
+    let errors: Vec<String> = asked.into_iter().filter_map(|(_, error)| error).collect();
+    (!errors.is_empty()).then(|| errors.join("\n"))
 }
 
 /// What update-grub writes besides, in bytes: a new grub.cfg beside the old one.
@@ -78,9 +96,9 @@ pub(super) fn preflight(steps: &[Step], root: &Root, kept: usize) -> Result<(), 
     let mut found = Vec::new();
     let programs = steps.iter().filter_map(program).filter(|_| root.is_live());
     for program in programs {
-        if !root.has_any(program.places()) {
+        if !program.is_there(root) {
             let command = program.command();
-            let name = command.split(' ').next().unwrap_or(command);
+            let name = command.split(' ').next().unwrap_or(&command);
             found.push(format!("`{name}` is not there: install the package {}", program.package()));
         }
     }
@@ -99,7 +117,7 @@ pub(super) fn preflight(steps: &[Step], root: &Root, kept: usize) -> Result<(), 
             Step::File { path, after, .. } | Step::Link { path, after, .. } => {
                 wanted.push((path.clone(), after.as_ref().map_or(0, String::len) as u64));
             }
-            Step::Domain { path, after, .. } if !root.is_live() => {
+            Step::Domain { path, after, .. } if !root.is_live() && !Connection::is_asked(path) => {
                 wanted.push((path.clone(), after.as_ref().map_or(0, String::len) as u64));
             }
             Step::Run { program } if root.is_live() && program.generates().is_some() => {

@@ -2,7 +2,7 @@
 
 use super::Work;
 use crate::facts::boot::DROP_IN;
-use crate::formats::HostPath;
+use crate::formats::{Connection, HostPath};
 use crate::host::{Metadata, Node, Read, ReadError, Root};
 use crate::journal::{Change, Entry};
 use crate::knobs::EXTRA_ARGUMENTS;
@@ -65,7 +65,8 @@ fn capture_one(step: &Step, work: &Work, root: &Root) -> Result<Option<Entry>, S
     let arguments = held.map(|held| held.arguments.clone()).unwrap_or_default();
     let runtime = matches!(change, Change::Attribute { .. });
     let boot_id = work.run.began.boot_id.clone().filter(|_| runtime);
-    let directories = missing_directories(path, root);
+    // What a libvirt is asked for is in no directory.
+    let directories = if Connection::is_asked(path) { Vec::new() } else { missing_directories(path, root) };
     Ok(Some(Entry { knob: knob.into(), label, path: path.clone(), change, arguments, boot_id, directories }))
 }
 

@@ -10,7 +10,7 @@ mod report;
 mod rollback;
 mod steps;
 
-pub use check::check;
+pub use check::{check, without_unanswered};
 pub use report::{Outcome, Report, left_open, moved_back, stopped_tuned, summary};
 pub use rollback::{Recovered, interrupted, recover};
 
@@ -206,7 +206,8 @@ fn take_back(failed: &Step, previous: &Step, root: &Root, writer: &Writer, repor
     if let Step::File { path, before, after, mode, .. } = previous {
         let (before, after) = (after.clone(), before.clone());
         let back = Step::File { path: path.clone(), before, after, mode: *mode, metadata: None };
-        let command = program.command().split(' ').next().unwrap_or_default();
+        let command = program.command();
+        let command = command.split(' ').next().unwrap_or_default();
         let step = format!("put {path} back, since {command} failed");
         reports.push(Report { step, outcome: carry_out(&back, None, root, writer) });
     }

@@ -5,9 +5,9 @@ use super::report::Outcome;
 use crate::facts::boot::GRUB_CFG;
 use crate::facts::irqs::DEFAULT_AFFINITY;
 use crate::facts::{grubenv, trial};
-use crate::formats::HostPath;
 use crate::formats::thread::kernel_thread;
 use crate::formats::trial::{Trial, line};
+use crate::formats::{Connection, HostPath};
 use crate::host::{Program, Read, Root, Writer};
 use crate::plan::Step;
 use crate::resources::Value;
@@ -28,8 +28,13 @@ pub(super) fn describe(step: &Step) -> String {
         Step::Link { path, after: Some(after), .. } => format!("link {path} -> {after}"),
         Step::Directory { path } => format!("remove directory {path} if it is empty"),
         Step::Run { program } => format!("run `{}`", program.command()),
-        Step::Domain { name, path, after: Some(_), .. } => format!("define guest {name}, {path}"),
-        Step::Domain { name, path, after: None, .. } => format!("undefine guest {name}, {path}"),
+        Step::Domain { name, path, after, .. } => {
+            let what = if after.is_some() { "define" } else { "undefine" };
+            match Connection::of_definition(path).filter(|(connection, _)| !connection.is_system()) {
+                Some((connection, _)) => format!("{what} guest {name} in {}", connection.uri()),
+                None => format!("{what} guest {name}, {path}"),
+            }
+        }
     }
 }
 
@@ -74,6 +79,7 @@ pub(super) fn carry_out(step: &Step, trial: Option<&Trial>, root: &Root, writer:
         Step::Domain { .. } if root.is_live() => {
             program(step).map_or(Outcome::LeftToYou, |program| run(&program, writer))
         }
+        Step::Domain { path, .. } if Connection::is_asked(path) => Outcome::LeftToYou,
         // libvirt reads the definitions there when it starts, and keeps them private.
         Step::Domain { path, after: Some(xml), metadata, .. } => {
             done(writer.file(path, xml, 0o600, metadata.as_ref()))

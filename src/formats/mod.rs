@@ -8,6 +8,7 @@ pub mod grub;
 pub mod grub_menu;
 pub mod grubenv;
 pub mod kernel_args;
+pub mod libvirt;
 pub mod path;
 pub mod pci;
 pub mod shell_vars;
@@ -17,6 +18,7 @@ pub mod time;
 pub mod trial;
 
 pub use cpuset::CpuSet;
+pub use libvirt::Connection;
 pub use path::HostPath;
 pub use pci::{DeviceName, PciAddress};
 pub use size::Size;

@@ -10,6 +10,7 @@ use tera::{Context, Error, ErrorKind, Tera};
 
 use super::check::check;
 use super::domain::Domain;
+use super::owner::marked;
 use crate::facts::Architecture;
 
 /// The template of a guest that names none, on x86_64.
@@ -138,7 +139,7 @@ impl Templates {
         })?;
         let xml = String::from_utf8(xml).map_err(|e| fail(e.to_string()))?;
         check(&xml, domain).map_err(|faults| fail(faults.join("\n")))?;
-        Ok(xml)
+        Ok(marked(&xml))
     }
 }
 

@@ -6,6 +6,7 @@
 mod capabilities;
 mod capture;
 mod kernel_log;
+mod libvirt;
 mod machine;
 mod process;
 mod programs;
@@ -95,6 +96,8 @@ pub enum ReadError {
     Unsuitable,
     /// The kernel refused, with this error.
     Refused(nix::errno::Errno),
+    /// The libvirt that has it does not answer.
+    NoAnswer,
 }
 
 impl ReadError {
@@ -116,6 +119,7 @@ impl fmt::Display for ReadError {
             ReadError::Absent => f.write_str("does not exist"),
             ReadError::Untold => f.write_str("is not part of this description of the machine"),
             ReadError::Unsuitable => f.write_str("is not a regular file of reasonable size"),
+            ReadError::NoAnswer => f.write_str("is not known: libvirt does not answer"),
             ReadError::Refused(errno) => write!(f, "{}", errno.desc()),
         }
     }

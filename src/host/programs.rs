@@ -2,7 +2,8 @@
 //! on standard input; its name, where it is undefined, is one checked argument.
 
 use crate::formats::grub::{GRUB_CFG, GRUB2_CFG};
-use crate::formats::{HostPath, Policy};
+use crate::formats::{Connection, HostPath, Policy};
+use std::borrow::Cow;
 use std::fmt;
 use std::io::Write;
 use std::os::unix::process::CommandExt;
@@ -21,7 +22,10 @@ pub enum Program {
     /// `grub-editenv unset`: the next boot is an ordinary one.
     ForgetOnce,
     /// `virsh version`: answers only if libvirt's daemon and its QEMU driver do.
-    AskLibvirt,
+    AskLibvirt {
+        /// Which libvirt.
+        connection: Connection,
+    },
     /// `systemctl daemon-reload`: systemd reads its unit files again.
     DaemonReload,
     /// `systemctl stop tuned.service`: TuneD takes back what it set, and ends.
@@ -39,14 +43,30 @@ pub enum Program {
         /// The policy.
         policy: Policy,
     },
+    /// `xorriso`: the image of a guest's seed out of its texts.
+    MakeSeed {
+        /// The directory of the texts.
+        from: HostPath,
+        /// The image.
+        image: HostPath,
+    },
+    /// `rm`: the image of a seed that is no more.
+    RemoveSeed {
+        /// The image.
+        image: HostPath,
+    },
     /// `virsh define --validate`: the document, checked against libvirt's schema, becomes the definition.
     Define {
+        /// In which libvirt.
+        connection: Connection,
         /// The domain XML.
         xml: String,
     },
     /// `virsh undefine`: the definition goes; a guest that runs goes on running, and is gone once it stops. Its
     /// NVRAM stays.
     Undefine {
+        /// In which libvirt.
+        connection: Connection,
         /// The guest's name, an argument of its own.
         name: GuestName,
     },
@@ -67,7 +87,7 @@ impl GuestName {
 }
 
 /// Where the programs are looked for.
-const PATH: [&str; 4] = ["/usr/sbin", "/usr/bin", "/sbin", "/bin"];
+pub(super) const PATH: [&str; 4] = ["/usr/sbin", "/usr/bin", "/sbin", "/bin"];
 
 /// Why a program did not do its work.
 #[derive(Debug)]
@@ -91,22 +111,32 @@ impl fmt::Display for ProgramError {
 
 impl Program {
     /// The command line, for people.
-    pub fn command(&self) -> &'static str {
-        match self {
+    pub fn command(&self) -> Cow<'static, str> {
+        let virsh = |connection: &Connection, what| {
+            Cow::Owned(format!("virsh --connect {} {what}", connection.uri()))
+        };
+        let fixed = match self {
             Program::UpdateGrub => "update-grub",
             Program::Mkconfig => "grub2-mkconfig -o /boot/grub2/grub.cfg",
             Program::BootOnce => "grub-reboot rtkvm-tune-trial",
             Program::ForgetOnce => "grub-editenv /boot/grub/grubenv unset next_entry",
-            Program::AskLibvirt => "timeout 30 virsh --connect qemu:///system version",
+            Program::AskLibvirt { connection } => {
+                return Cow::Owned(format!("timeout 30 {}", virsh(connection, "version")));
+            }
             Program::DaemonReload => "systemctl daemon-reload",
             Program::StopTuned => "systemctl stop tuned.service",
             Program::RestartIrqbalance => "systemctl try-restart irqbalance.service",
             Program::MountHugepages => "systemctl start dev-hugepages1G.mount",
             Program::ReloadRules => "udevadm control --reload",
             Program::Schedule { .. } => "chrt",
-            Program::Define { .. } => "virsh --connect qemu:///system define --validate /dev/stdin",
-            Program::Undefine { .. } => "virsh --connect qemu:///system undefine --keep-nvram --domain",
-        }
+            Program::MakeSeed { .. } => "xorriso -as mkisofs -quiet -V cidata -joliet -rational-rock",
+            Program::RemoveSeed { .. } => "rm --force --",
+            Program::Define { connection, .. } => return virsh(connection, "define --validate /dev/stdin"),
+            Program::Undefine { connection, .. } => {
+                return virsh(connection, "undefine --keep-nvram --domain");
+            }
+        };
+        Cow::Borrowed(fixed)
     }
 
     /// What it makes anew as a whole.
@@ -130,24 +160,40 @@ impl Program {
             | Program::MountHugepages => "systemd",
             Program::ReloadRules => "udev",
             Program::Schedule { .. } => "util-linux",
-            Program::AskLibvirt | Program::Define { .. } | Program::Undefine { .. } => "libvirt-clients",
+            Program::MakeSeed { .. } => "xorriso",
+            Program::RemoveSeed { .. } => "coreutils",
+            Program::AskLibvirt { .. } | Program::Define { .. } | Program::Undefine { .. } => {
+                "libvirt-clients"
+            }
         }
     }
 
     /// Where it may be.
-    pub fn places(&self) -> impl Iterator<Item = HostPath> {
-        let name = self.command().split(' ').next().unwrap_or_default();
+    fn places(&self) -> impl Iterator<Item = HostPath> {
+        let command = self.command();
+        let name = command.split(' ').next().unwrap_or_default().to_owned();
         PATH.into_iter().map(move |dir| HostPath::new(format!("{dir}/{name}")))
+    }
+
+    /// Whether it is installed on a machine.
+    pub fn is_there(&self, root: &super::Root) -> bool {
+        root.has_any(self.places())
     }
 
     /// Runs it and waits. Only the writer of the live machine calls this.
     pub(super) fn run(&self, arguments: &[&str]) -> Result<(), ProgramError> {
-        let mut words = self.command().split(' ');
+        let command = self.command();
+        // A URI has no space in it.
+        let mut words = command.split(' ');
         let name = words.next().expect("a command has a name");
         let fail = |what: String, output: String| ProgramError { what, output };
         let own = match self {
-            Program::Undefine { name } => vec![name.0.clone()],
+            Program::Undefine { name, .. } => vec![name.0.clone()],
             Program::Schedule { thread, policy } => schedule(*thread, *policy).into(),
+            Program::MakeSeed { from, image } => {
+                vec!["-o".into(), image.to_string(), from.to_string()]
+            }
+            Program::RemoveSeed { image } => vec![image.to_string()],
             _ => Vec::new(),
         };
         let mut child = Command::new(name)
@@ -168,7 +214,7 @@ impl Program {
                 fail(format!("`{name}` could not be started: {error}; is it installed?"), String::new())
             })?;
         let mut input = child.stdin.take().expect("piped");
-        if let Program::Define { xml } = self {
+        if let Program::Define { xml, .. } = self {
             // The program says itself why it did not read its input.
             let _ = input.write_all(xml.as_bytes());
         }

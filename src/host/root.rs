@@ -1,7 +1,7 @@
 //! The directory that is `/` for everything: the live machine's, or the tree given with `--root`.
 
-use super::{File, MAX_FILE, Metadata, Node, Read, ReadError, kernel_log};
-use crate::formats::HostPath;
+use super::{File, MAX_FILE, Metadata, Node, Read, ReadError, kernel_log, libvirt};
+use crate::formats::{Connection, HostPath};
 use nix::errno::Errno;
 use nix::fcntl::{AtFlags, OFlag, OpenHow, ResolveFlag, open, openat, openat2, readlinkat};
 use nix::sys::stat::{Mode, SFlag, fstat, fstatat};
@@ -160,6 +160,9 @@ fn classify(errno: Errno) -> ReadError {
 
 impl Read for Root {
     fn file(&self, path: &HostPath) -> Result<Rc<File>, ReadError> {
+        if self.live && Connection::is_asked(path) {
+            return libvirt::definition(path);
+        }
         self.read(path, MAX_FILE, true)
     }
 
@@ -183,6 +186,9 @@ impl Read for Root {
     }
 
     fn node(&self, path: &HostPath) -> Result<Node, ReadError> {
+        if self.live && Connection::is_asked(path) {
+            return libvirt::node(path);
+        }
         let (dir, name) = self.parent(path).map_err(classify)?;
         node_at(&dir, name, MAX_FILE)
     }

@@ -1,8 +1,8 @@
 //! One thing that we change or changed: what was there before, and what we set.
 
-use crate::formats::HostPath;
 use crate::formats::boot_line::Form;
 use crate::formats::kernel_args::KernelArg;
+use crate::formats::{Connection, HostPath};
 use crate::guest;
 use crate::host::{Node, Read, ReadError};
 use crate::resources::Value;
@@ -163,8 +163,8 @@ impl Entry {
     /// Refuses what this program would not have written.
     pub(super) fn check(&self, file: &str) -> Result<(), String> {
         let Change::Domain { name, .. } = &self.change else { return Ok(()) };
-        let right =
-            crate::host::GuestName::new(name).is_some() && crate::resources::definition(name) == self.path;
+        let right = crate::host::GuestName::new(name).is_some()
+            && Connection::of_definition(&self.path).is_some_and(|(_, defined)| defined == name);
         match right {
             true => Ok(()),
             false => Err(format!("{file} is damaged: it has a guest {name:?} at {}", self.path)),

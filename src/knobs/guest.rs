@@ -2,12 +2,56 @@
 
 use super::{Context, Disruption, Knob, Reach, Setting, Values};
 use crate::facts::Architecture;
+use crate::guest::cloud_init::{self, Inside};
 use crate::guest::{Domain, Host, default_template};
 use crate::placement::GuestPlace;
-use crate::profile::{Diagnostic, Guest, Os};
-use crate::resources::Resource;
+use crate::profile::{Diagnostic, Guest, Os, Spanned};
+use crate::resources::{OwnedFile, Resource};
 
-pub(super) const KNOBS: &[Knob] = &[DOMAIN];
+pub(super) const KNOBS: &[Knob] = &[SEED, DOMAIN];
+
+const SEED: Knob = Knob {
+    id: "guest.seed",
+    summary: "Give each guest of the profile with [guest.cloud-init] a seed that tunes it inside",
+    why: "A guest is real-time only if its own kernel isolates its vCPUs as well: the first is for the guest's own work, \
+        the others have neither tick nor interrupts. cloud-init in the guest's image reads the seed at the first boot, \
+        installs the real-time kernel, gives it its arguments, and reboots once.",
+    source: "cloud-init, NoCloud; TuneD realtime-virtual-guest profile",
+    since: "cloud-init 22.4",
+    check: "the texts of the seed have the planned content; its image is made of them by xorriso whenever they change",
+    reach: Reach::GuestRestart,
+    disruption: Disruption::None,
+    values: Values::ON,
+    settings: |ctx| {
+        let mut settings = Vec::new();
+        for (at, guest) in ctx.profile.guests.iter().enumerate() {
+            let Some(inside) = &guest.cloud_init else { continue };
+            let words = |texts: &'_ [Spanned<String>]| texts.iter().map(|text| text.value.clone()).collect();
+            let (keys, arguments): (Vec<String>, Vec<String>) =
+                (words(&inside.ssh_keys), words(&inside.kernel_arguments));
+            let seed = Inside {
+                name: &guest.name.value,
+                instance: &inside.instance_id.value,
+                distribution: inside.distribution.value,
+                kernel: inside.kernel.value,
+                tuning: inside.tuning.value,
+                vcpus: guest.vcpus.value,
+                rt_vcpus: &guest.rt_vcpus.value,
+                ssh_keys: &keys,
+                kernel_arguments: &arguments,
+                own: ctx.user_data.get(at).and_then(Option::as_deref),
+            };
+            let contents = [seed.meta_data(), seed.user_data()];
+            for (path, content) in cloud_init::texts(&guest.name.value).into_iter().zip(contents) {
+                let label = format!("guest {}, {}", guest.name.value, path.split().1);
+                // User-data may hold a password.
+                let file = OwnedFile { path, content, mode: 0o600 };
+                settings.push(Setting::new(label, Resource::File(file)));
+            }
+        }
+        Ok(settings)
+    },
+};
 
 const DOMAIN: Knob = Knob {
     id: "guest.domain",
@@ -28,15 +72,25 @@ const DOMAIN: Knob = Knob {
         for (guest, place) in ctx.profile.guests.iter().zip(&ctx.placement.guests) {
             match render(ctx, guest, place) {
                 Ok(xml) => {
+                    let xml = match guest.cloud_init {
+                        Some(_) => cloud_init::attached(&xml, &place.name),
+                        None => xml,
+                    };
                     let name = place.name.clone();
-                    settings.push(Setting::new(format!("guest {name}"), Resource::Domain { name, xml }));
+                    settings.push(domain(ctx, name, Some(xml)));
                 }
                 Err(error) => found.push(error),
             }
         }
+        settings.extend(ctx.profile.absent.iter().map(|name| domain(ctx, name.value.clone(), None)));
         if found.is_empty() { Ok(settings) } else { Err(found) }
     },
 };
+
+fn domain(ctx: &Context, name: String, xml: Option<String>) -> Setting {
+    let path = ctx.profile.host.libvirt.definition(&name);
+    Setting::new(format!("guest {name}"), Resource::Domain { name, path, xml })
+}
 
 /// The domain XML of one guest.
 fn render(ctx: &Context, guest: &Guest, place: &GuestPlace) -> Result<String, Diagnostic> {

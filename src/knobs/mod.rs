@@ -123,6 +123,8 @@ pub struct Context<'a> {
     pub templates: &'a Templates,
     /// The value that the profile, or the default, gives to the knob that looks.
     pub value: Chosen,
+    /// The operator's own user-data of each guest, in the order of the profile.
+    pub user_data: &'a [Option<String>],
 }
 
 /// One value that a knob asks for.

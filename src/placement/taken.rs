@@ -44,7 +44,13 @@ impl Taken {
         found: &mut Vec<Diagnostic>,
     ) -> Taken {
         let is_ours = |name: &str| profile.guests.iter().any(|guest| guest.name.value == name);
-        let others = facts.definitions.guests.iter().filter(|definition| !is_ours(&definition.name));
+        // What is undefined has nothing any more, unless it runs on.
+        let goes = |name: &str| {
+            let runs = facts.guests.iter().any(|guest| guest.name == name);
+            !runs && profile.absent.iter().any(|absent| absent.value == name)
+        };
+        let others = facts.definitions.guests.iter();
+        let others = others.filter(|definition| !is_ours(&definition.name) && !goes(&definition.name));
         let mut guests = Vec::new();
         for definition in others {
             let pinned = definition.cpus();

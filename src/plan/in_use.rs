@@ -1,6 +1,6 @@
 //! A machine in use: the guests that run on it, and the programs that set the same things.
 
-use super::{Asked, Item, Step};
+use super::{Asked, Item};
 use crate::facts::irqs::directory;
 use crate::facts::{Facts, RunningGuest, Service};
 use crate::formats::CpuSet;
@@ -55,19 +55,6 @@ pub(super) fn spare_guests(running: Option<&Running>, asked: &[Asked], items: &m
             item.observed.state = State::Waiting(reason);
         }
     }
-}
-
-/// Guests that run with another definition than they get.
-pub(super) fn redefined(facts: &Facts, steps: &[Step]) -> Vec<String> {
-    let running = |step: &Step| match step {
-        Step::Domain { name, before: Some(_), .. }
-            if facts.guests.iter().any(|guest| guest.name == *name) =>
-        {
-            Some(format!("guest {name} runs: its new definition takes effect at its next start"))
-        }
-        _ => None,
-    };
-    steps.iter().filter_map(running).collect()
 }
 
 /// Programs that run and set the same things, and what to know of each.

@@ -6,6 +6,7 @@ mod counts;
 pub mod diff;
 mod effects;
 pub mod findings;
+mod guests;
 mod in_use;
 mod notes;
 mod owners;
@@ -24,8 +25,8 @@ use crate::host::{Metadata, Program, Read};
 use crate::journal::{self, Entry};
 use crate::knobs::{self, Choice, Context, Disruption, Knob, Reach, Setting};
 use crate::placement::{self, Placement};
-use crate::profile::{BootLoader, Diagnostic, Parsed};
-use crate::resources::{Observed, Resource, State, Value, definition, follow_ups};
+use crate::profile::{BootLoader, Diagnostic, Parsed, Profile};
+use crate::resources::{Observed, Resource, State, Value, follow_ups};
 use boot::Boot;
 pub use boot::Held;
 pub use counts::Counts;
@@ -187,7 +188,7 @@ fn for_kernel<S: serde::Serializer>(value: &Value, serializer: S) -> Result<S::O
 }
 
 fn command<S: serde::Serializer>(program: &Program, serializer: S) -> Result<S::Ok, S::Error> {
-    serializer.serialize_str(program.command())
+    serializer.serialize_str(&program.command())
 }
 
 /// How much of the profile is planned.
@@ -250,6 +251,7 @@ pub fn make(
             return Err(errors.into_iter().flatten().flatten().collect());
         }
     };
+    let user_data = if scope == Scope::Runtime { Vec::new() } else { guests::user_data(host, profile)? };
     let context = |choice: &Choice| Context {
         profile,
         source: &parsed.source,
@@ -257,13 +259,17 @@ pub fn make(
         placement: &placement,
         templates: &templates,
         value: choice.value,
+        user_data: &user_data,
     };
-    let asked = ask(context, &choices, scope)?;
-    let guests = asked.iter().filter_map(|asked| match &asked.setting.resource {
-        Resource::Domain { name, xml } => Some(Rendered { name: name.clone(), xml: xml.clone() }),
+    let mut asked = ask(context, &choices, scope)?;
+    guests::keep_uuids(host, &mut asked, take_over);
+    let rendered = asked.iter().filter_map(|asked| match &asked.setting.resource {
+        Resource::Domain { name, xml: Some(xml), .. } => {
+            Some(Rendered { name: name.clone(), xml: xml.clone() })
+        }
         _ => None,
     });
-    let guests: Vec<_> = guests.collect();
+    let rendered: Vec<_> = rendered.collect();
     let (left_alone, asked): (Vec<_>, Vec<_>) = asked.into_iter().partition(|asked| asked.kept);
     let boot = match scope {
         Scope::Everything | Scope::Trial(_) => Boot::plan(host, &facts, &asked, &left_alone, &past.state),
@@ -278,7 +284,9 @@ pub fn make(
     let running = if live { None } else { in_use::Running::of(&facts) };
     in_use::spare_guests(running.as_ref(), &asked, &mut items);
     let restored = match scope {
-        Scope::Everything | Scope::Trial(_) => no_longer_asked(host, &facts, &asked, past, running.as_ref()),
+        Scope::Everything | Scope::Trial(_) => {
+            no_longer_asked(host, &facts, profile, &asked, past, running.as_ref())
+        }
         Scope::Runtime => Restored::default(),
     };
     // Before the look ahead, which takes what a boot will mend off the list of what differs now.
@@ -314,14 +322,17 @@ pub fn make(
         notes.extend(effects::notes(host, &facts, &placement, &items));
     }
     notes.extend(notes::kept_pages(&left_alone, &placement, &facts));
-    notes.extend(in_use::redefined(&facts, &steps));
+    notes.extend(guests::redefined(&facts, &steps));
+    notes.extend(guests::waiting(host, &facts, &asked, &items));
+    notes.extend(guests::left(host, profile, &past.state));
     notes.extend(in_use::services(&facts, &placement, &asked));
     notes.extend(trial::told(&facts));
     notes.extend(course.notes);
     let obstacles = boot
         .iter()
         .flat_map(|boot| boot.obstacles(&facts))
-        .chain(owners::conflicts(&facts, &asked, &items, take_over));
+        .chain(owners::conflicts(&facts, &asked, &items, take_over))
+        .chain(guests::conflicts(host, &asked, take_over));
     let obstacles = obstacles.chain(course.obstacles).collect();
     let warnings = [parsed.warnings.clone(), warnings].concat();
     let manual_boot_loader = profile.host.boot_loader.value == BootLoader::Manual;
@@ -329,7 +340,7 @@ pub fn make(
     let plan = Plan {
         facts,
         placement,
-        guests,
+        guests: rendered,
         manual_boot_loader,
         trial,
         items,
@@ -347,6 +358,7 @@ pub fn make(
 fn no_longer_asked(
     host: &dyn Read,
     facts: &Facts,
+    profile: &Profile,
     asked: &[Asked],
     past: &Past,
     running: Option<&in_use::Running>,
@@ -355,7 +367,9 @@ fn no_longer_asked(
     // What was taken over from rt-conf comes back by a revert alone.
     let apart = [DROP_IN, SCRIPT, RECORD, TRIAL_UNIT, RT_CONF];
     let of_boot = |entry: &Entry| apart.contains(&entry.path.as_str()) || !entry.arguments.is_empty();
-    let ours = |entry: &&Entry| !of_boot(entry) && !wanted.contains(&entry.path);
+    let ours = |entry: &&Entry| {
+        !of_boot(entry) && !wanted.contains(&entry.path) && !guests::stays(host, profile, entry)
+    };
     let boot_id = facts.kernel.boot_id.as_deref();
     let how = How {
         force: false,
@@ -463,7 +477,8 @@ fn steps(
     let mut domains = Vec::new();
     let text = |path: &HostPath| host.file(path).ok().map(|file| file.text().into_owned());
     let open = |item: &Item| matches!(item.observed.state, State::Missing | State::Differs(_));
-    for (asked, _) in asked.iter().zip(items).filter(|(_, item)| open(item)) {
+    let changing = asked.iter().zip(items).filter(|(_, item)| open(item)).map(|(asked, _)| asked);
+    for asked in changing.filter(|asked| guests::may_change(host, asked)) {
         match &asked.setting.resource {
             Resource::Attribute(attribute) => {
                 let path = attribute.path.clone();
@@ -479,8 +494,8 @@ fn steps(
                 let before = host.link(path).ok().map(|link| link.to_string());
                 files.push(Step::Link { path: path.clone(), before, after: Some(target.clone()) });
             }
-            Resource::Domain { name, xml } => {
-                let (name, path, after) = (name.clone(), definition(name), Some(xml.clone()));
+            Resource::Domain { name, path, xml } => {
+                let (name, path, after) = (name.clone(), path.clone(), xml.clone());
                 domains.push(Step::Domain { name, before: text(&path), path, after, metadata: None });
             }
             // All arguments together, in the drop-in; and what cannot be set.
@@ -491,7 +506,8 @@ fn steps(
     files.extend(of_trial);
     files.extend_from_slice(&restored.files);
     domains.extend_from_slice(&restored.domains);
-    let programs = after_change(&files);
+    let mut programs = after_change(&files);
+    programs.extend(guests::missing_images(host, asked, &programs));
     files.extend(programs.into_iter().map(|program| Step::Run { program }));
     [attributes, files, domains, boot, restored.directories().collect()].concat()
 }

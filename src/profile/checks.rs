@@ -140,3 +140,36 @@ pub(super) fn kernel_argument(text: &str) -> Result<(), String> {
         None => Ok(()),
     }
 }
+
+/// The id of a guest's setup.
+pub(super) fn instance_id(text: &str) -> Result<(), String> {
+    name(text, "instance id")
+}
+
+/// A public key as `authorized_keys` has it, without options: type, key, comment.
+pub(super) fn ssh_key(text: &str) -> Result<(), String> {
+    if let Some(c) = text.chars().find(|c| c.is_control() || !c.is_ascii()) {
+        return Err(format!("a public key has no {}", character(c)));
+    }
+    let mut words = text.split(' ');
+    let kind = words.next().unwrap_or_default();
+    let known =
+        ["ssh-", "ecdsa-sha2-", "sk-ssh-", "sk-ecdsa-sha2-"].iter().any(|start| kind.starts_with(start));
+    let base64 = |c: char| c.is_ascii_alphanumeric() || "+/=".contains(c);
+    let key = words.next().unwrap_or_default();
+    match known && key.len() >= 32 && key.chars().all(base64) && text.len() <= 8192 {
+        true => Ok(()),
+        false => Err("expected one line of a .pub file, as \"ssh-ed25519 AAAA... name\"".into()),
+    }
+}
+
+/// A kernel argument of a guest: nothing that a shell takes for more than a word, in double quotes or out of them.
+pub(super) fn guest_argument(text: &str) -> Result<(), String> {
+    if !(1..=256).contains(&text.len()) {
+        return Err(format!("a kernel argument has 1 to 256 characters here, not {}", text.len()));
+    }
+    match text.chars().find(|c| !c.is_ascii_alphanumeric() && !"_.,:=/+@%-".contains(*c)) {
+        Some(c) => Err(format!("a guest's kernel argument has no {}", character(c))),
+        None => Ok(()),
+    }
+}

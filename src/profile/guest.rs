@@ -6,20 +6,27 @@ use super::checks::{self, shown};
 use super::devices::{self, Used};
 use super::diagnostic::Diagnostic;
 use super::reader::{Read, Reader, Section};
-use super::{Choice, CpuFeature, FeaturePolicy, Guest, Os, Spanned};
+use super::{Choice, CloudInit, CpuFeature, FeaturePolicy, Guest, GuestState, Os, Spanned};
 use crate::formats::{CpuSet, Size};
 
-pub(super) fn read_all(
-    reader: &mut Reader<'_>,
-    top: &Section<'_>,
-    page_size: Option<Size>,
-) -> Read<Vec<Guest>> {
+/// The guests to define, and the names of those to undefine.
+type Guests = (Vec<Guest>, Vec<Spanned<String>>);
+
+pub(super) fn read_all(reader: &mut Reader<'_>, top: &Section<'_>, page_size: Option<Size>) -> Read<Guests> {
     let (mut names, mut used) = (BTreeMap::new(), Used::default());
-    let mut guests = Vec::new();
+    let (mut guests, mut absent) = (Vec::new(), Vec::new());
     for section in reader.tables(top, "guest", "guest")? {
-        guests.push(read(reader, &section, page_size, &mut names, &mut used));
+        match reader.choice(&section, "state").map(|state| state.value) {
+            // Its other keys say nothing any more.
+            Ok(GuestState::Absent) => absent.push(name(reader, &section, &mut names)),
+            state => {
+                let guest = read(reader, &section, page_size, &mut names, &mut used);
+                guests.push(state.and(guest));
+            }
+        }
     }
-    guests.into_iter().collect()
+    let guests = guests.into_iter().collect::<Read<_>>();
+    Ok((guests?, absent.into_iter().collect::<Read<_>>()?))
 }
 
 fn read(
@@ -53,6 +60,7 @@ fn read(
     let disks = devices::disks(reader, section, &owner, used);
     let networks = devices::networks(reader, section, &owner, used);
     let hostdevs = devices::hostdevs(reader, section, &owner, used);
+    let cloud_init = cloud_init(reader, section, &os);
     Ok(Guest {
         span: section.span.clone(),
         name: name?,
@@ -70,6 +78,7 @@ fn read(
         rng: rng?,
         watchdog: watchdog?,
         disks: disks?,
+        cloud_init: cloud_init?,
         networks: networks?,
         hostdevs: hostdevs?,
     })
@@ -207,6 +216,37 @@ fn cells_suit(
         let label = format!("expected a multiple of {cells} x {}", Size(page));
         reader.error(Diagnostic::error(memory.span.clone(), message).label(label).help(help));
     }
+}
+
+fn cloud_init(
+    reader: &mut Reader<'_>,
+    section: &Section<'_>,
+    os: &Read<Spanned<Os>>,
+) -> Read<Option<CloudInit>> {
+    let Some((table, span)) = reader.table(section, "cloud-init")? else { return Ok(None) };
+    let section = reader.section("guest.cloud-init", table, span);
+    let mut wrong = Ok(());
+    if os.as_ref().is_ok_and(|os| os.value != Os::Linux) {
+        let error = Diagnostic::error(section.span.clone(), "cloud-init tunes a Linux guest only");
+        wrong = Err(reader.error(error.label("the guest has another `os`")));
+    }
+    let distribution = reader.choice(&section, "distribution");
+    let kernel = reader.choice(&section, "kernel");
+    let tuning = reader.choice(&section, "tuning");
+    let ssh_keys = reader.texts(&section, "ssh-keys", checks::ssh_key);
+    let kernel_arguments = reader.texts(&section, "guest-arguments", checks::guest_argument);
+    let user_data = reader.optional_text(&section, "user-data", checks::disk_source);
+    let instance_id = reader.text(&section, "instance-id", checks::instance_id);
+    wrong?;
+    Ok(Some(CloudInit {
+        distribution: distribution?,
+        kernel: kernel?,
+        tuning: tuning?,
+        ssh_keys: ssh_keys?,
+        kernel_arguments: kernel_arguments?,
+        user_data: user_data?,
+        instance_id: instance_id?,
+    }))
 }
 
 fn cpu_features(reader: &mut Reader<'_>, section: &Section<'_>) -> Read<Vec<CpuFeature>> {

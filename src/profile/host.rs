@@ -10,7 +10,7 @@ use super::diagnostic::Diagnostic;
 use super::keys::{MAX_NODE, MAX_PAGES};
 use super::reader::{Read, Reader, Section};
 use super::{Host, Housekeeping, HugePages, PageCount, Spanned};
-use crate::formats::{CpuSet, Size};
+use crate::formats::{Connection, CpuSet, Size};
 
 /// The sizes of huge pages on any processor: 64 KiB on arm64 to 16 GiB on POWER.
 const PAGE_SIZES: Range<u64> = 64 << 10..(16 << 30) + 1;
@@ -30,6 +30,7 @@ pub(super) fn read(reader: &mut Reader<'_>, top: &Section<'_>) -> (Read<Host>, O
     }
     let memory = reader.size(&section, "housekeeping-memory-per-node");
     let boot_loader = reader.choice(&section, "boot-loader");
+    let libvirt = libvirt(reader, &section);
     let kernel_arguments = reader.texts(&section, "kernel-arguments", checks::kernel_argument);
     if let Ok(arguments) = &kernel_arguments {
         repeated(reader, arguments);
@@ -48,12 +49,18 @@ pub(super) fn read(reader: &mut Reader<'_>, top: &Section<'_>) -> (Read<Host>, O
             housekeeping: housekeeping?,
             isolated_cpus: isolated?,
             housekeeping_memory_per_node: memory?,
+            libvirt: libvirt?,
             boot_loader: boot_loader?,
             kernel_arguments: kernel_arguments?,
             hugepages: hugepages?,
         })
     };
     (host(), page_size)
+}
+
+fn libvirt(reader: &mut Reader<'_>, section: &Section<'_>) -> Read<Connection> {
+    let uri = reader.text(section, "libvirt-uri", |text| Connection::parse(text).map(drop))?;
+    Ok(Connection::parse(&uri).expect("it was checked"))
 }
 
 fn housekeeping(reader: &mut Reader<'_>, section: &Section<'_>) -> Read<Housekeeping> {

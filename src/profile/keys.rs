@@ -1,6 +1,9 @@
 //! The keys of a profile: the one definition that the reader, the checks and the reference are made from.
 
-use super::{BootLoader, Choice, DiskBus, DiskFormat, MachineType, NicModel, Os, SocketMode, Watchdog};
+use super::{
+    BootLoader, Choice, DiskBus, DiskFormat, Distribution, GuestState, Kernel, MachineType, NicModel, Os,
+    SocketMode, Tuning, Watchdog,
+};
 
 /// One key of a profile.
 #[derive(Debug, Clone, Copy)]
@@ -143,6 +146,14 @@ pub const KEYS: &[Key] = &[
     ),
     key(
         "host",
+        "libvirt-uri",
+        Kind::Text,
+        Presence::Default("qemu:///system"),
+        "The libvirt that the guests are defined in, a URI of its QEMU driver. Another than the system's is asked for \
+         its definitions, and cannot be had with a directory tree.",
+    ),
+    key(
+        "host",
         "kernel-arguments",
         Kind::TextList,
         NONE,
@@ -176,6 +187,14 @@ pub const KEYS: &[Key] = &[
         Kind::Text,
         REQUIRED,
         "The name of the domain, unique: 1 to 64 letters, digits, `_`, `.`, `+`, `-`; first a letter or digit.",
+    ),
+    key(
+        "guest",
+        "state",
+        Kind::Choice(GuestState::NAMES),
+        Presence::Default("present"),
+        "\"present\" defines it; \"absent\" undefines it if this program defined it, and needs no key but `name`. A \
+         guest that is just left out of the profile stays defined.",
     ),
     key(
         "guest",
@@ -274,6 +293,14 @@ pub const KEYS: &[Key] = &[
         "What happens when the guest does not feed its watchdog (i6300esb); \"none\" is no watchdog.",
     ),
     key("guest", "disk", Kind::Tables, NONE, "One disk; write the section once per disk."),
+    key(
+        "guest",
+        "cloud-init",
+        Kind::Table,
+        NONE,
+        "A seed for cloud-init in the guest's image (NoCloud), which tunes the guest inside at its first boot and \
+         reboots it once. It is a disk `vdz` that can only be read; take the section out to detach it.",
+    ),
     key("guest", "network", Kind::Tables, NONE, "One network interface; write the section once each."),
     key("guest", "hostdev", Kind::Tables, NONE, "One PCI device of the host that the guest gets as it is."),
     key(
@@ -296,6 +323,57 @@ pub const KEYS: &[Key] = &[
         Kind::Choice(DiskBus::NAMES),
         Presence::Optional("\"virtio\"; \"sata\" when `os` is \"other\""),
         "How the guest sees the disk. Only virtio disks have the I/O thread, which is pinned to housekeeping CPUs.",
+    ),
+    key(
+        "guest.cloud-init",
+        "distribution",
+        Kind::Choice(Distribution::NAMES),
+        REQUIRED,
+        "What the image has: it decides the package of the real-time kernel and how kernel arguments are given. Only \
+         \"debian\" uses `update-grub` as this program does on the host; \"ubuntu\" needs a machine attached to Ubuntu Pro.",
+    ),
+    key(
+        "guest.cloud-init",
+        "kernel",
+        Kind::Choice(Kernel::NAMES),
+        Presence::Default("real-time"),
+        "\"real-time\" installs the distribution's real-time kernel, \"keep\" leaves the one of the image.",
+    ),
+    key(
+        "guest.cloud-init",
+        "tuning",
+        Kind::Choice(Tuning::NAMES),
+        Presence::Default("plain"),
+        "\"plain\" writes kernel arguments itself, \"tuned\" installs TuneD and its profile realtime-virtual-guest.",
+    ),
+    key(
+        "guest.cloud-init",
+        "ssh-keys",
+        Kind::TextList,
+        NONE,
+        "Public keys that may log in as the image's first user, each one line as in `authorized_keys`.",
+    ),
+    key(
+        "guest.cloud-init",
+        "guest-arguments",
+        Kind::TextList,
+        NONE,
+        "Further kernel arguments of the guest, as \"console=ttyS0\".",
+    ),
+    key(
+        "guest.cloud-init",
+        "user-data",
+        Kind::Text,
+        NONE,
+        "The absolute path of a file with your own user-data, a `#cloud-config` or a script. Its single values win over \
+         those of this program, and its lists come first.",
+    ),
+    key(
+        "guest.cloud-init",
+        "instance-id",
+        Kind::Text,
+        Presence::Default("rtkvm-tune"),
+        "Another value has cloud-init set the guest up anew at its next start. What else changes in the profile does not.",
     ),
     key("guest.network", "bridge", Kind::Text, ONE_NETWORK, "The bridge of the host to connect to."),
     key(

@@ -18,7 +18,7 @@ use std::ops::Range;
 
 use toml::de::{DeTable, DeValue};
 
-use crate::formats::{CpuSet, DeviceName, Size};
+use crate::formats::{Connection, CpuSet, DeviceName, Size};
 pub use diagnostic::{Diagnostic, Level, Source, render};
 pub use reader::Choice;
 use reader::{Read, Reader, Section};
@@ -55,6 +55,8 @@ pub struct Profile {
     pub host: Host,
     /// The guests, in the order of the profile; their names are unique.
     pub guests: Vec<Guest>,
+    /// The names of the guests that must not be defined.
+    pub absent: Vec<Spanned<String>>,
     /// Values of single knobs, in the order of the profile. Ids and values are not checked here.
     pub knobs: Vec<KnobOverride>,
 }
@@ -71,6 +73,8 @@ pub struct Host {
     pub isolated_cpus: Option<Spanned<CpuSet>>,
     /// Memory per node that is not made into huge pages; `None` only with a page count.
     pub housekeeping_memory_per_node: Option<Spanned<Size>>,
+    /// The libvirt of the guests.
+    pub libvirt: Connection,
     /// Who writes the kernel arguments.
     pub boot_loader: Spanned<BootLoader>,
     /// Extra kernel arguments: safe characters, none that follows from other keys.
@@ -149,6 +153,8 @@ pub struct Guest {
     pub watchdog: Spanned<Watchdog>,
     /// Its disks; no source is used twice in a profile.
     pub disks: Vec<Disk>,
+    /// What tunes it inside.
+    pub cloud_init: Option<CloudInit>,
     /// Its network interfaces; no MAC address, socket or device is used twice in a profile.
     pub networks: Vec<Network>,
     /// Its PCI devices; none is used twice in a profile.
@@ -195,6 +201,25 @@ impl Disk {
     pub fn is_block_device(&self) -> bool {
         self.source.starts_with("/dev/")
     }
+}
+
+/// How a guest is tuned inside: `[guest.cloud-init]`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CloudInit {
+    /// What the image has.
+    pub distribution: Spanned<Distribution>,
+    /// Which kernel it gets.
+    pub kernel: Spanned<Kernel>,
+    /// Who sets what isolates.
+    pub tuning: Spanned<Tuning>,
+    /// Public keys, each one line.
+    pub ssh_keys: Vec<Spanned<String>>,
+    /// Further kernel arguments.
+    pub kernel_arguments: Vec<Spanned<String>>,
+    /// A plain absolute path.
+    pub user_data: Option<Spanned<String>>,
+    /// Letters, digits and a few more.
+    pub instance_id: Spanned<String>,
 }
 
 /// One network interface: `[[guest.network]]`.
@@ -286,6 +311,50 @@ choice! {
         Auto = "auto",
         /// The operator: the arguments are printed only.
         Manual = "manual",
+    }
+}
+
+choice! {
+    /// Whether a guest is to be defined.
+    GuestState {
+        /// It is.
+        Present = "present",
+        /// It must not be.
+        Absent = "absent",
+    }
+}
+
+choice! {
+    /// What a guest's image has.
+    Distribution {
+        /// Debian.
+        Debian = "debian",
+        /// Ubuntu.
+        Ubuntu = "ubuntu",
+        /// RHEL and its likes.
+        Rhel = "rhel",
+        /// SUSE Linux Enterprise and openSUSE.
+        Suse = "suse",
+    }
+}
+
+choice! {
+    /// The kernel of a guest.
+    Kernel {
+        /// The distribution's real-time kernel.
+        RealTime = "real-time",
+        /// That of the image.
+        Keep = "keep",
+    }
+}
+
+choice! {
+    /// Who tunes a guest inside.
+    Tuning {
+        /// Files of our own.
+        Plain = "plain",
+        /// TuneD.
+        Tuned = "tuned",
     }
 }
 
@@ -435,7 +504,8 @@ fn read<'a>(reader: &mut Reader<'_>, document: &'a DeTable<'a>) -> Read<Profile>
     let (host, page_size) = host::read(reader, &top);
     let guests = guest::read_all(reader, &top, page_size);
     let knobs = knobs(reader, &top);
-    Ok(Profile { host: host?, guests: guests?, knobs: knobs? })
+    let (guests, absent) = guests?;
+    Ok(Profile { host: host?, guests, absent, knobs: knobs? })
 }
 
 fn knobs(reader: &mut Reader<'_>, top: &Section<'_>) -> Read<Vec<KnobOverride>> {

@@ -1,7 +1,9 @@
 //! What must be told of a file that changed.
 
 use crate::formats::HostPath;
+use crate::guest::cloud_init;
 use crate::host::Program;
+use std::collections::BTreeMap;
 
 /// Where systemd looks for the units and drop-ins of the machine's administrator.
 const SYSTEMD: &str = "/etc/systemd/";
@@ -28,11 +30,15 @@ pub const IRQ_RULES: &str = "/etc/udev/rules.d/90-rtkvm-tune.rules";
 /// was taken away stays until the next boot: its pages may be in use.
 pub fn follow_ups<'p>(changed: impl Iterator<Item = (&'p HostPath, bool)>) -> Vec<Program> {
     let (mut reload, mut irqbalance, mut mount, mut rules) = (false, false, false, false);
+    let mut seeds = BTreeMap::new();
     for (path, there) in changed {
         reload |= path.as_str().starts_with(SYSTEMD);
         irqbalance |= [IRQBALANCE_DROP_IN, IRQBALANCE_LIST].contains(&path.as_str());
         rules |= path.as_str() == IRQ_RULES;
         mount |= path.as_str() == MOUNT_UNIT && there;
+        if let Some(name) = cloud_init::guest_of(path) {
+            seeds.insert(name, there);
+        }
     }
     let all = [
         (reload, Program::DaemonReload),
@@ -40,7 +46,13 @@ pub fn follow_ups<'p>(changed: impl Iterator<Item = (&'p HostPath, bool)>) -> Ve
         (mount, Program::MountHugepages),
         (rules, Program::ReloadRules),
     ];
-    all.into_iter().filter_map(|(wanted, program)| wanted.then_some(program)).collect()
+    let seed = |(name, there)| {
+        let image = cloud_init::image(name);
+        let from = || cloud_init::texts(name)[0].split().0.expect("below the root");
+        if there { Program::MakeSeed { from: from(), image } } else { Program::RemoveSeed { image } }
+    };
+    let all = all.into_iter().filter_map(|(wanted, program)| wanted.then_some(program));
+    all.chain(seeds.into_iter().map(seed)).collect()
 }
 
 #[cfg(test)]

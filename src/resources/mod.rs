@@ -12,7 +12,6 @@ pub use follow_up::{
 };
 
 use crate::facts::Facts;
-use crate::facts::definitions::DEFINITIONS;
 use crate::formats::HostPath;
 use crate::guest;
 use crate::host::{Read, ReadError};
@@ -48,8 +47,10 @@ pub enum Resource {
     Domain {
         /// The guest's name.
         name: String,
-        /// The rendered document.
-        xml: String,
+        /// Where libvirt has it (see [`crate::formats::Connection::definition`]).
+        path: HostPath,
+        /// The rendered document; `None`: it must not be defined.
+        xml: Option<String>,
     },
     /// Something that this machine has not got, or that would be wrong here: nothing is written.
     Unfit {
@@ -111,11 +112,6 @@ pub struct Observed {
     pub state: State,
 }
 
-/// Where libvirt keeps the definitions of the system's guests (<https://libvirt.org/drvqemu.html>).
-pub fn definition(name: &str) -> HostPath {
-    HostPath::new(format!("{DEFINITIONS}/{name}.xml"))
-}
-
 impl Resource {
     /// Compares it with the machine.
     pub fn observe(&self, host: &dyn Read, facts: &Facts) -> Observed {
@@ -131,7 +127,7 @@ impl Resource {
             Resource::Check { found, state, .. } => {
                 Observed { running: found.clone(), next_boot: None, state: state.clone() }
             }
-            Resource::Domain { name, xml } => observe_domain(host, name, xml),
+            Resource::Domain { path, xml, .. } => observe_domain(host, path, xml.as_deref()),
             Resource::Unfit { reason, .. } => {
                 Observed { running: None, next_boot: None, state: State::NotApplicable(reason.clone()) }
             }
@@ -145,7 +141,7 @@ impl Resource {
             Resource::Arguments(_) | Resource::Check { .. } | Resource::Unfit { .. } => None,
             Resource::File(file) => Some(file.path.clone()),
             Resource::Link { path, .. } => Some(path.clone()),
-            Resource::Domain { name, .. } => Some(definition(name)),
+            Resource::Domain { path, .. } => Some(path.clone()),
         }
     }
 
@@ -154,12 +150,16 @@ impl Resource {
         match self {
             Resource::Attribute(attribute) => attribute.want.to_string(),
             Resource::Arguments(arguments) => arguments.to_string(),
+            Resource::Domain { xml: None, .. } => "not defined".into(),
             Resource::File(_) | Resource::Domain { .. } => AS_PLANNED.into(),
             Resource::Link { target, .. } => format!("-> {target}"),
             Resource::Check { wanted, .. } | Resource::Unfit { wanted, .. } => wanted.clone(),
         }
     }
 }
+
+/// Why a definition is not touched.
+const FOREIGN: &str = "a guest of this name is there already, and is not this program's";
 
 /// The value of a document that is as it should be; the diff has its text.
 const AS_PLANNED: &str = "as planned";
@@ -190,18 +190,27 @@ fn observe_text(found: Result<String, ReadError>, wanted: &str) -> Observed {
 }
 
 /// By meaning: libvirt rewrites what it is given.
-fn observe_domain(host: &dyn Read, name: &str, xml: &str) -> Observed {
+fn observe_domain(host: &dyn Read, path: &HostPath, xml: Option<&str>) -> Observed {
     let defined = || Some("defined".to_owned());
-    let (running, state) = match host.file(&definition(name)) {
+    let found = host.file(path);
+    let Some(xml) = xml else {
+        let state = match &found {
+            Err(ReadError::Absent | ReadError::Untold) => State::InLine,
+            Err(error) => State::Differs(Some(format!("its definition: {error}"))),
+            Ok(file) if guest::is_ours(&file.text()) => State::Differs(None),
+            Ok(_) => State::Differs(Some(FOREIGN.into())),
+        };
+        let running = if state == State::InLine { None } else { defined() };
+        return Observed { next_boot: running.clone(), running, state };
+    };
+    let (running, state) = match found {
         Err(ReadError::Absent) => (None, State::Missing),
         Err(ReadError::Untold) => (unknown(), State::Missing),
         Err(error) => (None, unread("its definition", error)),
         Ok(file) => match guest::differences(&file.text(), xml) {
             Err(error) => (defined(), State::Differs(Some(error.to_string()))),
             Ok(found) if found.is_empty() => (Some(AS_PLANNED.to_owned()), State::InLine),
-            Ok(found) if found.iter().any(|difference| difference.path == "/domain/uuid") => {
-                (defined(), State::Differs(Some("another guest has its name, with another UUID".into())))
-            }
+            Ok(_) if !guest::is_ours(&file.text()) => (defined(), State::Differs(Some(FOREIGN.into()))),
             Ok(found) => {
                 let paths: Vec<_> = found.iter().take(3).map(|difference| difference.path.clone()).collect();
                 let more =

@@ -22,7 +22,7 @@ fn process(tree: &Tree, pid: u32, name: &str, words: &[&str]) {
 }
 
 /// As libvirt starts it.
-fn run_guest(tree: &Tree, name: &str) {
+pub(crate) fn run_guest(tree: &Tree, name: &str) {
     let name = format!("guest={name},debug-threads=on");
     let words = ["/usr/bin/qemu-system-x86_64", "-name", &name, "-S", "-machine", "pc-q35-7.2,accel=kvm"];
     process(tree, 812, "qemu-system-x86", &words);

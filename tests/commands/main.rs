@@ -12,6 +12,7 @@ mod bad_profile;
 mod checks;
 mod failure;
 mod faults;
+mod guests;
 mod hostile_tree;
 mod in_use;
 mod interrupts;

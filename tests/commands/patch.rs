@@ -72,7 +72,7 @@ fn what_is_there_is_changed() {
     for path in [KEPT_PROFILE, UNIT, DROP_IN, GUEST] {
         tree.chmod(path, 0o644);
     }
-    agrees(&tree, &["apply", REFERENCE]);
+    agrees(&tree, &["apply", "--take-over", REFERENCE]);
 }
 
 /// A drop-in in which nothing is asked for any more is taken away.

@@ -155,7 +155,7 @@ fn our_files_get_their_mode_and_owner() {
             std::os::unix::fs::chown(tree.at(path), Some(1000), Some(1000)).expect("given away");
         }
     }
-    tree.tune(&["apply", REFERENCE]).expect(0);
+    tree.tune(&["apply", "--take-over", REFERENCE]).expect(0);
     for (path, mode) in [(DROP_IN, 0o644), (KEPT_PROFILE, 0o644), (UNIT, 0o644), (GUEST, 0o600)] {
         assert_ne!(tree.read(path), "<!-- old -->\n", "{path}");
         let meta = std::fs::metadata(tree.at(path)).expect("there");

@@ -44,10 +44,24 @@ mount -t hugetlbfs -o pagesize=1G none /run/pages-1g
 mount -t hugetlbfs -o pagesize=2M none /run/pages-2m
 mount --bind /run/tree/cpu /sys/devices/system/cpu
 mount --bind /run/tree/node /sys/devices/system/node
+mkdir -p /var/lib/libvirt/images
 printf 'auth_unix_rw = "none"\n' > /etc/libvirt/libvirtd.conf
 printf 'security_driver = "none"\nuser = "root"\ngroup = "root"\nstdio_handler = "file"\n' > /etc/libvirt/qemu.conf
 libvirtd < /dev/null > /run/libvirtd.log 2>&1 &
 cat > /dev/null
+"#;
+
+/// The command with everything that it writes on the tmpfs, over what is there; libvirtd does not see that.
+const TUNE: &str = r#"
+set -e
+cat > /run/profile.toml
+for dir in var/lib etc; do
+    mkdir -p "/run/upper/$dir" "/run/work/$dir" "/run/kept/$dir"
+    mount --rbind "/$dir/libvirt" "/run/kept/$dir"
+    mount -t overlay overlay -o "lowerdir=/$dir,upperdir=/run/upper/$dir,workdir=/run/work/$dir" "/$dir"
+    mount --rbind "/run/kept/$dir" "/$dir/libvirt"
+done
+exec "$@"
 "#;
 
 /// A running libvirtd; it ends when the last user drops it.
@@ -99,6 +113,30 @@ impl Host {
     /// The process that holds the namespaces, as this process numbers it.
     pub(crate) fn pid(&self) -> u32 {
         self.first.id()
+    }
+
+    /// The URI by which the whole machine reaches it.
+    pub(crate) fn uri(&self) -> &str {
+        &self.uri
+    }
+
+    /// Runs this tree's command in the namespaces, where this libvirtd is the system's; `PROFILE` stands for a file
+    /// with this text. What it keeps below /var/lib and /etc goes with the namespaces.
+    pub(crate) fn tune(&self, words: &[&str], profile: &str) -> Output {
+        // The first process in the namespaces, not the one that made them.
+        let children = format!("/proc/{0}/task/{0}/children", self.first.id());
+        let inside = fs::read_to_string(children).expect("readable").trim().to_owned();
+        let mut command = Command::new("nsenter");
+        command.args(["--mount", "--pid", "--target", &inside]);
+        command.args(["unshare", "--mount", "--propagation", "private", "sh", "-c", TUNE, "sh"]);
+        command.arg(env!("CARGO_BIN_EXE_rtkvm-tune"));
+        let words = words.iter().map(|word| if *word == "PROFILE" { "/run/profile.toml" } else { *word });
+        run(command.args(words).env("PATH", PATH), profile)
+    }
+
+    /// A path of the namespaces, as this process sees it.
+    pub(crate) fn at(&self, path: &str) -> PathBuf {
+        PathBuf::from(format!("/proc/{}/root{path}", self.first.id()))
     }
 
     /// Runs virsh with `input` as its standard input, whatever its result.

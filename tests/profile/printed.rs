@@ -381,7 +381,7 @@ error: unknown key `ä` in [host]
 6 | "ä" = 1
   | ^^^
   |
-  = help: the keys of [host] are `housekeeping-cpus-per-node`, `housekeeping-cpus`, `isolated-cpus`, `housekeeping-memory-per-node`, `boot-loader`, `kernel-arguments`, `hugepages`
+  = help: the keys of [host] are `housekeeping-cpus-per-node`, `housekeeping-cpus`, `isolated-cpus`, `housekeeping-memory-per-node`, `boot-loader`, `libvirt-uri`, `kernel-arguments`, `hugepages`
 "#,
     ),
     (

@@ -1,0 +1,37 @@
+//! Definitions that only libvirt itself can read: asked through a read-only connection, which can change nothing.
+
+use super::{File, Metadata, Node, ReadError};
+use crate::formats::{Connection, HostPath};
+use std::process::{Command, Stdio};
+use std::rc::Rc;
+
+/// The definition that a path stands for (see [`Connection::definition`]).
+pub(super) fn definition(path: &HostPath) -> Result<Rc<File>, ReadError> {
+    let (connection, name) = Connection::of_definition(path).ok_or(ReadError::Absent)?;
+    let names = virsh(&connection, &["list", "--all", "--name"])?;
+    if !names.lines().any(|line| line == name) {
+        return Err(ReadError::Absent);
+    }
+    let xml = virsh(&connection, &["dumpxml", "--inactive", "--domain", name])?;
+    Ok(Rc::new(File { bytes: xml.trim_end().to_owned().into_bytes(), mode: 0o600 }))
+}
+
+/// The same as what is at a path.
+pub(super) fn node(path: &HostPath) -> Result<Node, ReadError> {
+    let text = definition(path)?.text().into_owned();
+    Ok(Node::File { text, metadata: Metadata { mode: 0o600, ..Metadata::default() } })
+}
+
+/// What `virsh` prints. Nothing of it is an effect: the connection is read-only and starts no daemon.
+fn virsh(connection: &Connection, words: &[&str]) -> Result<String, ReadError> {
+    let mut command = Command::new("timeout");
+    command.args(["30", "virsh", "--readonly", "--quiet", "--connect", connection.uri()]).args(words);
+    command.env_clear().env("PATH", super::programs::PATH.join(":")).env("LC_ALL", "C");
+    command.env("LIBVIRT_AUTOSTART", "0").stdin(Stdio::null()).stderr(Stdio::null());
+    match command.output() {
+        Ok(output) if output.status.success() => {
+            String::from_utf8(output.stdout).map_err(|_| ReadError::Unsuitable)
+        }
+        _ => Err(ReadError::NoAnswer),
+    }
+}

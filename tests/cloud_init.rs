@@ -1,0 +1,149 @@
+//! The seeds of guests, read back by the programs that they are for: cloud-init and a YAML parser.
+
+use std::io::Write;
+use std::process::{Command, Stdio};
+
+use proptest::prelude::*;
+use rtkvm_tune::formats::CpuSet;
+use rtkvm_tune::guest::cloud_init::Inside;
+use rtkvm_tune::profile::{Choice, Distribution, Kernel, Tuning};
+use serde_json::Value;
+
+const KEY: &str = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIJ4y9bYxkYqz0000000000000000000000000000 me";
+
+/// Has cloud-init check the texts, each a `#cloud-config`, against its schema.
+#[track_caller]
+fn valid(texts: &[String]) {
+    let dir = tempfile::tempdir().expect("a directory");
+    for (number, text) in texts.iter().enumerate() {
+        let file = dir.path().join(number.to_string());
+        std::fs::write(&file, text).expect("written");
+        let mut command = Command::new("cloud-init");
+        let output = command.args(["schema", "--config-file"]).arg(&file).output();
+        let output = output.expect("cloud-init starts; install the package cloud-init");
+        let said = [&output.stdout[..], &output.stderr].concat();
+        let said = String::from_utf8_lossy(&said);
+        assert!(output.status.success() && said.contains("Valid"), "{said}\n{text}");
+        assert!(!said.contains("eprecated"), "{said}\n{text}");
+    }
+}
+
+/// What PyYAML, which cloud-init reads by, makes of the texts.
+fn by_yaml(texts: &[String]) -> Vec<Value> {
+    const READ: &str =
+        "import json, sys, yaml\njson.dump([yaml.safe_load(t) for t in json.load(sys.stdin)], sys.stdout)";
+    let mut command = Command::new("python3");
+    let mut child =
+        command.args(["-c", READ]).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().expect("python3");
+    let input = serde_json::to_vec(texts).expect("strings");
+    child.stdin.take().expect("a pipe").write_all(&input).expect("read");
+    let output = child.wait_with_output().expect("ends");
+    assert!(output.status.success(), "PyYAML refuses one of {texts:#?}");
+    serde_json::from_slice(&output.stdout).expect("JSON")
+}
+
+fn inside<'a>(rt: &'a CpuSet, keys: &'a [String], arguments: &'a [String]) -> Inside<'a> {
+    Inside {
+        name: "rt0",
+        instance: "one",
+        distribution: Distribution::Debian,
+        kernel: Kernel::RealTime,
+        tuning: Tuning::Plain,
+        vcpus: 4,
+        rt_vcpus: rt,
+        ssh_keys: keys,
+        kernel_arguments: arguments,
+        own: None,
+    }
+}
+
+fn set(list: &str) -> CpuSet {
+    CpuSet::parse_list(list).unwrap()
+}
+
+#[test]
+fn every_combination_is_valid() {
+    let (all, first, keys) = (set("0-3"), set("0"), [KEY.to_owned()]);
+    let arguments = ["console=ttyS0".to_owned(), "idle=poll".to_owned()];
+    let mut texts = Vec::new();
+    for distribution in Distribution::VALUES {
+        for kernel in Kernel::VALUES {
+            for tuning in Tuning::VALUES {
+                let rich = inside(&all, &keys, &arguments);
+                let rich = Inside { distribution: *distribution, kernel: *kernel, tuning: *tuning, ..rich };
+                texts.push(rich.user_data());
+                texts.push(
+                    Inside { rt_vcpus: &first, ssh_keys: &[], kernel_arguments: &[], ..rich }.user_data(),
+                );
+            }
+        }
+    }
+    assert_eq!(texts.len(), 32);
+    valid(&texts);
+}
+
+/// The operator's own is a part of its own, to the byte, before ours.
+#[test]
+fn own_user_data_is_beside_ours() {
+    let (rt, own) = (set("1-3"), "#cloud-config\nruncmd:\n - [touch, /root/mine]\n");
+    for (own, kind) in [(own, "text/cloud-config"), ("#!/bin/sh\ntrue\n", "text/x-shellscript")] {
+        let text = Inside { own: Some(own), ..inside(&rt, &[], &[]) }.user_data();
+        let archive = text.strip_prefix("#cloud-config-archive\n").expect("an archive").to_owned();
+        let [parts] = &by_yaml(&[archive])[..] else { panic!() };
+        assert_eq!((&parts[0]["content"], &parts[0]["type"]), (&Value::from(own), &Value::from(kind)));
+        let ours = parts[1]["content"].as_str().unwrap();
+        let [config] = &by_yaml(&[ours.to_owned()])[..] else { panic!() };
+        assert_eq!(config["merge_how"][0]["settings"][0], "append");
+        assert_eq!(config["runcmd"][0][0], "update-grub");
+        assert!(config["write_files"].to_string().contains("isolcpus=managed_irq,domain,1-3"), "{config}");
+        let mut plain = config.clone();
+        plain.as_object_mut().unwrap().remove("merge_how");
+        valid(&[format!("#cloud-config\n{plain}")]);
+    }
+}
+
+#[test]
+fn the_first_vcpu_is_never_isolated() {
+    for (rt, isolated, kept) in [("0-3", "1-3", "0"), ("2-3", "2-3", "0-1"), ("1,3", "1,3", "0,2")] {
+        let rt = set(rt);
+        let text = inside(&rt, &[], &[]).user_data();
+        assert!(
+            text.contains(&format!("nohz_full={isolated} rcu_nocbs={isolated} irqaffinity={kept} ")),
+            "{text}"
+        );
+        let tuned = Inside { tuning: Tuning::Tuned, ..inside(&rt, &[], &[]) }.user_data();
+        assert!(
+            tuned.contains(&format!("isolated_cores={isolated}\\n")) && !tuned.contains("isolcpus"),
+            "{tuned}"
+        );
+    }
+    let rt = set("0");
+    assert!(!inside(&rt, &[], &[]).user_data().contains("isolcpus"));
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(12))]
+
+    /// Whatever stands in a string comes back as that string: it ends none, and makes no key.
+    #[test]
+    fn no_text_leaves_its_string(
+        own in "(?s)[ -~\t\r\n\u{0}-\u{9f}\u{2028}\u{2029}\u{feff}\u{ffff}:#{}\\[\\]'\"\\\\äß中😀]{0,60}",
+        key in "[ -~\n\"'\\\\:{}\u{85}]{0,40}",
+        name in "[ -~\n\"'\\\\:{}]{1,40}",
+    ) {
+        let (rt, own) = (set("1-3"), format!("#cloud-config\n{own}"));
+        let keys = [key.clone()];
+        let plain = inside(&rt, &keys, &[]);
+        let seed = Inside { name: &name, instance: &name, own: Some(&own), ..plain.clone() };
+        let archive = seed.user_data().strip_prefix("#cloud-config-archive\n").unwrap().to_owned();
+        let read = by_yaml(&[seed.meta_data(), plain.user_data(), archive]);
+        prop_assert_eq!(&read[0]["instance-id"], &Value::from(name.clone()));
+        prop_assert_eq!(read[0].as_object().unwrap().len(), 2);
+        let host = read[0]["local-hostname"].as_str().unwrap();
+        prop_assert!(host.chars().all(|c| c.is_ascii_alphanumeric() || c == '-'), "{}", host);
+        prop_assert_eq!(&read[1]["ssh_authorized_keys"], &serde_json::json!([key]));
+        prop_assert_eq!(read[1].as_object().unwrap().len(), 6);
+        prop_assert_eq!(&read[2][0]["content"], &Value::from(own.clone()));
+        prop_assert_eq!(read[2].as_array().unwrap().len(), 2);
+    }
+}
