@@ -21,7 +21,7 @@ pub(super) fn run(args: &ApplyArgs) -> Outcome {
         return dry_run(args, options);
     }
     let machine = load::machine(&args.plan.root);
-    let profile = args.plan.read_profile()?;
+    let profile = args.plan.connect.read_profile(&args.plan.profile)?;
     if let (true, Some(reason)) = (host::is_root(), &profile.untrusted) {
         return Err(format!("{}: {reason}. What root applies must be root's alone", args.plan.name()));
     }

@@ -128,6 +128,8 @@ pub(super) struct VerifyArgs {
     pub(super) profile: PathBuf,
     #[command(flatten)]
     pub(super) root: RootArg,
+    #[command(flatten)]
+    pub(super) connect: ConnectArg,
     /// How to print
     #[arg(long, value_enum, default_value_t)]
     pub(super) format: AuditFormat,

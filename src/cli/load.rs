@@ -1,6 +1,6 @@
 //! From the command line's file names to a plan.
 
-use super::args::{PlanArgs, RootArg};
+use super::args::{ConnectArg, PlanArgs, RootArg};
 use crate::engine;
 use crate::facts::Facts;
 use crate::host::{Loaded, Machine, Snapshot, StoreError, load, print_error, wants_error_color};
@@ -127,25 +127,27 @@ pub(super) fn machine(root: &RootArg) -> Machine {
     Machine::named(root.root.as_deref())
 }
 
-impl PlanArgs {
-    /// Profile, machine and plan, for the verbs that only look.
-    pub(super) fn plan(&self, options: impl Into<Options>) -> Result<(Machine, Plan), String> {
-        let profile = self.read_profile()?;
-        let machine = machine(&self.root);
-        let plan = make_plan(&machine, &profile.parsed, options, &past(&machine)?)?;
-        Ok((machine, plan))
-    }
-
+impl ConnectArg {
     /// The profile, with the libvirt that was asked for.
     ///
     /// # Errors
     /// As [`read_profile`].
-    pub(super) fn read_profile(&self) -> Result<ReadProfile, String> {
-        let mut profile = read_profile(&self.profile)?;
-        if let Some(connection) = &self.connect.connect {
+    pub(super) fn read_profile(&self, path: &Path) -> Result<ReadProfile, String> {
+        let mut profile = read_profile(path)?;
+        if let Some(connection) = &self.connect {
             profile.parsed.profile.host.libvirt = connection.clone();
         }
         Ok(profile)
+    }
+}
+
+impl PlanArgs {
+    /// Profile, machine and plan, for the verbs that only look.
+    pub(super) fn plan(&self, options: impl Into<Options>) -> Result<(Machine, Plan), String> {
+        let profile = self.connect.read_profile(&self.profile)?;
+        let machine = machine(&self.root);
+        let plan = make_plan(&machine, &profile.parsed, options, &past(&machine)?)?;
+        Ok((machine, plan))
     }
 
     /// The profile's name in messages.

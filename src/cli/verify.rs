@@ -10,7 +10,7 @@ use crate::host::{print, replace_output, wants_color};
 use crate::plan::{Plan, Scope};
 
 pub(super) fn run(args: &VerifyArgs) -> Outcome {
-    let profile = load::read_profile(&args.profile)?;
+    let profile = args.connect.read_profile(&args.profile)?;
     let machine = load::machine(&args.root);
     let plan = load::make_plan(&machine, &profile.parsed, Scope::Everything, &load::past(&machine)?)?;
     let name = args.profile.display().to_string();
