@@ -4,11 +4,13 @@ use super::host::{self, Host};
 use rtkvm_tune::formats::Connection;
 use rtkvm_tune::guest::is_ours;
 use rtkvm_tune::host::{Machine, Node, Read, ReadError};
+use rtkvm_tune::knobs;
+use std::collections::BTreeSet;
 use std::process::{Command, Output};
 
 /// A guest of the simulated machine, and every other knob as this machine has it.
 fn profile(guest: &str) -> String {
-    let areas = ["cpu", "irq", "memory", "sched", "watchdog", "boot", "services", "owners"];
+    let areas: BTreeSet<&str> = knobs::all().map(knobs::Knob::area).filter(|area| *area != "guest").collect();
     let kept: String = areas.iter().map(|area| format!("{area} = \"keep\"\n")).collect();
     format!(
         "[host]\nhousekeeping-cpus-per-node = 2\nhousekeeping-memory-per-node = \"6GiB\"\n{guest}\n[knobs]\n{kept}"

@@ -55,7 +55,9 @@ const KEYS_AND_PREFIXES: [(&str, &str); 11] = [
 #[test]
 fn every_string_of_a_guest_is_tried() {
     // A list of CPUs and a size are parsed to numbers; a choice is one of its words.
-    let strings = KEYS.iter().filter(|key| key.section.starts_with("guest"));
+    // Those of the seed reach no domain: tests/cloud_init.rs tries them.
+    let of_domain = |section: &str| section.starts_with("guest") && section != "guest.cloud-init";
+    let strings = KEYS.iter().filter(|key| of_domain(key.section));
     let strings = strings.filter(|key| matches!(key.kind, Kind::Text | Kind::TextList)).map(|key| key.name);
     let tried = KEYS_AND_PREFIXES.map(|(key, _)| key);
     let missing: Vec<_> = strings.filter(|key| !tried.contains(key)).collect();
