@@ -126,7 +126,7 @@ impl Applying<'_> {
         loop {
             engine::check(&plan, root).map_err(nothing_written)?;
             let (again, _) = load::plan_again(self.machine, self.parsed, self.options, past)?;
-            if again.steps == plan.steps {
+            if again.does_the_same(&plan) {
                 return Ok(plan);
             }
             plans += 1;

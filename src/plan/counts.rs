@@ -35,9 +35,17 @@ pub struct Counts {
 }
 
 impl Plan {
+    /// Whether another plan has the same steps.
+    pub fn does_the_same(&self, other: &Plan) -> bool {
+        self.steps.len() == other.steps.len()
+            && self.steps.iter().zip(&other.steps).all(|(one, two)| one.is_like(two))
+    }
+
     /// The first path that one of two plans changes otherwise than the other.
     pub fn other_path<'p>(&'p self, other: &'p Plan) -> Option<&'p HostPath> {
-        let lacks = |one: &'p Plan, two: &'p Plan| one.steps.iter().find(|step| !two.steps.contains(step));
+        let lacks = |one: &'p Plan, two: &'p Plan| {
+            one.steps.iter().find(|step| !two.steps.iter().any(|there| step.is_like(there)))
+        };
         lacks(self, other).or_else(|| lacks(other, self)).and_then(Step::path)
     }
 

@@ -181,6 +181,17 @@ impl Step {
             Step::Run { .. } | Step::Directory { .. } => None,
         }
     }
+
+    /// Whether it does the same as a step of another plan. A thread's times, which go on, make no difference.
+    fn is_like(&self, other: &Step) -> bool {
+        match (self, other) {
+            (
+                Step::Attribute { path, before, after, exact },
+                Step::Attribute { path: to, before: now, after: want, exact: put_back },
+            ) => (path, after, exact) == (to, want, put_back) && after.is_unchanged(before, now),
+            _ => self == other,
+        }
+    }
 }
 
 fn for_kernel<S: serde::Serializer>(value: &Value, serializer: S) -> Result<S::Ok, S::Error> {
@@ -551,5 +562,29 @@ impl Item {
             | State::InLine
             | State::NotApplicable(_) => false,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::formats::Policy;
+
+    #[test]
+    fn the_times_of_a_thread_make_no_other_step() {
+        const LINE: &str = "24 (ksoftirqd/2) S 2 0 0 0 -1 69238848 0 0 0 0 0 7 0 0 20 0 1 0 5 0 0 \
+            18446744073709551615 0 0 0 0 0 0 0 2147483647 0 0 0 0 17 2 0 0 0 0 0 0 0 0 0 0 0 0 0\n";
+        let step = |before: &str, priority| Step::Attribute {
+            path: HostPath::new("/proc/24/stat"),
+            before: before.to_owned(),
+            after: Value::Policy(Policy::Fifo(priority)),
+            exact: None,
+        };
+        assert!(step(LINE, 2).is_like(&step(&LINE.replace(" S 2 0 0 0 ", " R 2 0 0 0 "), 2)));
+        assert!(step(LINE, 2).is_like(&step(&LINE.replace(" 7 0 0 20 ", " 8 0 0 20 "), 2)));
+        assert!(!step(LINE, 2).is_like(&step(LINE, 4)));
+        // Another thread that has its number now, and somebody else's priority.
+        assert!(!step(LINE, 2).is_like(&step(&LINE.replace(" 0 5 0 0 ", " 0 6 0 0 "), 2)));
+        assert!(!step(LINE, 2).is_like(&step(&LINE.replace(" 17 2 0 0 ", " 17 2 2 1 "), 2)));
     }
 }

@@ -18,6 +18,9 @@ use crate::shell::{root, seconds};
 const COMMAND: Duration = Duration::from_secs(600);
 /// Until when a host that was told to reboot must have gone down.
 const DOWN: Duration = Duration::from_secs(300);
+/// The services that failed, and what they said on this boot.
+const FAILED: &str = "systemctl --failed --no-legend --plain | while read -r unit state; do \
+    echo \"$unit $state\"; journalctl --boot --unit \"$unit\" --output cat --lines 40; done";
 /// Where profiles go that a test applies.
 const PROFILES: &str = "/root/profiles";
 
@@ -84,12 +87,12 @@ impl Host {
         Ok(host)
     }
 
-    /// Waits until systemd has started everything and udev has loaded every driver, and names the services that
-    /// failed.
+    /// Waits until systemd has started everything and udev has loaded every driver; of the services that failed it
+    /// gives the names and what they said.
     fn settle(&self) -> Result<()> {
         let state = self.run("systemctl is-system-running --wait; udevadm settle")?.stdout;
         if state.trim() != "running" {
-            let failed = self.run("systemctl --failed --no-legend --plain")?.stdout;
+            let failed = self.run(FAILED)?.stdout;
             bail!("the host is {}:\n{failed}", state.trim());
         }
         Ok(())
