@@ -5,6 +5,9 @@ use crate::formats::{Connection, HostPath};
 use std::process::{Command, Stdio};
 use std::rc::Rc;
 
+/// How long libvirt may take to answer, in seconds. One that starts first asks every QEMU of the machine what it can do.
+pub(super) const PATIENCE: &str = "90";
+
 /// The definition that a path stands for (see [`Connection::definition`]).
 pub(super) fn definition(path: &HostPath) -> Result<Rc<File>, ReadError> {
     let (connection, name) = Connection::of_definition(path).ok_or(ReadError::Absent)?;
@@ -25,7 +28,7 @@ pub(super) fn node(path: &HostPath) -> Result<Node, ReadError> {
 /// What `virsh` prints. Nothing of it is an effect: the connection is read-only and starts no daemon.
 fn virsh(connection: &Connection, words: &[&str]) -> Result<String, ReadError> {
     let mut command = Command::new("timeout");
-    command.args(["30", "virsh", "--readonly", "--quiet", "--connect", connection.uri()]).args(words);
+    command.args([PATIENCE, "virsh", "--readonly", "--quiet", "--connect", connection.uri()]).args(words);
     command.env_clear().env("PATH", super::programs::PATH.join(":")).env("LC_ALL", "C");
     command.env("LIBVIRT_AUTOSTART", "0").stdin(Stdio::null()).stderr(Stdio::null());
     match command.output() {

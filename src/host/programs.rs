@@ -1,6 +1,7 @@
 //! Every external program there is, with its arguments. None goes through a shell. A guest's XML goes to `virsh`
 //! on standard input; its name, where it is undefined, is one checked argument.
 
+use super::libvirt::PATIENCE;
 use crate::formats::grub::{GRUB_CFG, GRUB2_CFG};
 use crate::formats::{Connection, HostPath, Policy};
 use std::borrow::Cow;
@@ -121,7 +122,7 @@ impl Program {
             Program::BootOnce => "grub-reboot rtkvm-tune-trial",
             Program::ForgetOnce => "grub-editenv /boot/grub/grubenv unset next_entry",
             Program::AskLibvirt { connection } => {
-                return Cow::Owned(format!("timeout 30 {}", virsh(connection, "version")));
+                return Cow::Owned(format!("timeout {PATIENCE} {}", virsh(connection, "version")));
             }
             Program::DaemonReload => "systemctl daemon-reload",
             Program::StopTuned => "systemctl stop tuned.service",

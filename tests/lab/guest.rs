@@ -73,5 +73,6 @@ fn threads(host: &Host) -> Result<Vec<Thread>> {
         let cpus = CpuSet::parse_kernel_list(cpus)?;
         Ok(Thread { name: name.to_owned(), policy: policy.parse()?, priority: priority.parse()?, cpus })
     };
-    text.lines().map(thread).collect()
+    // One that ended while it was read has nothing behind its name.
+    text.lines().filter(|line| !line.contains("||")).map(thread).collect()
 }

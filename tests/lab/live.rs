@@ -110,10 +110,14 @@ pub(super) fn writes_nothing(host: &Host) -> Result<()> {
     Ok(())
 }
 
-pub(super) fn libvirt_and_a_capture_agree(host: &Host) -> Result<()> {
+/// What we see of the machine is what libvirt sees.
+pub(super) fn inspect_agrees_with_libvirt(host: &Host) -> Result<()> {
     let inspected: Value = serde_json::from_str(&host.sh("rtkvm-tune inspect --format json")?)?;
-    agrees_with_libvirt(&inspected["facts"], &host.sh("virsh --connect qemu:///system capabilities")?)?;
+    agrees_with_libvirt(&inspected["facts"], &host.sh("virsh --connect qemu:///system capabilities")?)
+}
 
+pub(super) fn libvirt_and_a_capture_agree(host: &Host) -> Result<()> {
+    inspect_agrees_with_libvirt(host)?;
     let there = host.tune("apply", PROFILE, "--dry-run --format json")?.json(0)?;
     let capture = root().join("target/lab/test.capture");
     fs::write(&capture, host.sh("rtkvm-tune capture")?)?;

@@ -14,6 +14,7 @@ mod pages;
 mod power;
 mod revert;
 mod state;
+mod topologies;
 mod trial;
 
 /// The profile of most tests.
@@ -74,4 +75,13 @@ pub(super) const TESTS: &[Job] = &[
     ("trial::falls_back_from_a_hang", Work::Alone(trial::falls_back_from_a_hang)),
     ("trial::falls_back_from_a_panic", Work::Alone(trial::falls_back_from_a_panic)),
     ("pages::fragmented_memory_is_reported", Work::Alone(pages::fragmented_memory_is_reported)),
+    ("topologies::interleaved", Work::Alone(topologies::interleaved)),
+    ("topologies::smt", Work::Alone(topologies::smt)),
+    ("topologies::memory_only", Work::Alone(topologies::memory_only)),
+];
+
+/// Tests that run only when their whole name is given: each takes longer than all the others.
+pub(super) const LONG: &[Job] = &[
+    ("topologies::dies", Work::Alone(topologies::dies)),
+    ("topologies::large", Work::Alone(topologies::large)),
 ];

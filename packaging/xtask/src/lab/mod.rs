@@ -33,7 +33,8 @@ usage: cargo xtask lab VERB
   test [--jobs N] [FILTER]
                     run the tests of tests/lab whose names contain FILTER, N at once: 2 without it, which is the most.
                     LAB_CUTS and LAB_SEED in the environment say how often the power goes away during an apply, and
-                    choose the moments: the seed of a run that failed gives the same ones again
+                    choose the moments: the seed of a run that failed gives the same ones again. Two tests of machines
+                    with many CPUs, `topologies::dies` and `topologies::large`, run by their whole name only
   capture [OPTION] [MACHINE...]
                     record tests/captures anew, on a kernel and a shell only; all machines without a MACHINE
       --list        name the machines and say what they are

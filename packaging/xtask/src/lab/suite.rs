@@ -41,9 +41,10 @@ fn chosen((name, work): &Job, filter: &str) -> Vec<&'static str> {
     names.into_iter().filter(|name| name.contains(filter)).collect()
 }
 
-/// Whether any test has a name that contains `filter`.
-pub(super) fn has(filter: &str) -> bool {
-    tests::TESTS.iter().any(|job| !chosen(job, filter).is_empty())
+/// What has to run for `filter`, a part of the tests' names, or the whole name of a long one.
+fn queue(filter: &str) -> Vec<&'static Job> {
+    let usual = tests::TESTS.iter().filter(|job| !chosen(job, filter).is_empty());
+    usual.chain(tests::LONG.iter().filter(|job| job.0 == filter)).collect()
 }
 
 /// Runs the tests whose names contain `filter`, `jobs` at once, and prints how long each took.
@@ -51,8 +52,10 @@ pub(super) fn has(filter: &str) -> bool {
 /// # Errors
 /// A test failed, none has such a name, or more would run at once than this computer's memory is shared out among.
 pub(super) fn run(filter: &str, jobs: usize) -> Result<()> {
-    if !has(filter) {
-        let names: Vec<&str> = tests::TESTS.iter().flat_map(|job| chosen(job, "")).collect();
+    let queue = queue(filter);
+    if queue.is_empty() {
+        let all = tests::TESTS.iter().chain(tests::LONG);
+        let names: Vec<&str> = all.flat_map(|job| chosen(job, "")).collect();
         bail!("no test is called `{filter}`: there are {}", names.join(", "));
     }
     if !(1..=memory::MACHINES).contains(&jobs) {
@@ -60,7 +63,6 @@ pub(super) fn run(filter: &str, jobs: usize) -> Result<()> {
     }
     let start = Instant::now();
     step("image", image::get)?;
-    let queue: Vec<&Job> = tests::TESTS.iter().filter(|job| !chosen(job, filter).is_empty()).collect();
     let next = AtomicUsize::new(0);
     let outcomes = Mutex::new(Vec::new());
     // A thread for each job: QEMU ends with it.
