@@ -20,9 +20,10 @@ const OURS: &str = "/etc/grub.d/99_rtkvm-tune-trial /etc/systemd/system/rtkvm-tu
 fn armed(arguments: &str) -> Result<Host> {
     let host = Host::boot(TOPOLOGY)?;
     host.put_program()?;
+    // Pages that the kernel has without being asked at boot, too: the old line must not be short of any.
     let profile = format!(
         "[host]\nhousekeeping-cpus-per-node = 1\nhousekeeping-memory-per-node = \"2GiB\"\n\
-         kernel-arguments = [{arguments}]\n\n[host.hugepages]\nsize = \"1GiB\"\ncount = 1\n"
+         kernel-arguments = [{arguments}]\n\n[host.hugepages]\nsize = \"2MiB\"\ncount = 64\n"
     );
     host.write(PROFILE, profile.as_bytes())?;
     // Until the kernel isolates CPUs irqbalance moves interrupts there again, at any moment.
