@@ -12,6 +12,7 @@ mod host;
 mod image;
 mod memory;
 mod noise;
+mod speed;
 mod ssh;
 mod suite;
 /// The tests are a part of this program: it always compiles them, and `cargo test` never runs them.
@@ -44,6 +45,7 @@ usage: cargo xtask lab VERB
                     count and trace what interrupts the isolated CPUs, side by side in each STATE: untuned,
                     tuned, ours; tuned+ARGUMENT or ours+ARGUMENT with one more kernel argument. 60 seconds for
                     each load without --seconds. --try runs a shell script in the host before it is measured
+  speed             what an audit and a second apply cost on one host, next to TuneD's
   start [MACHINE]   boot a host that stays; `reference` without a MACHINE
   ssh [COMMAND]     a shell or one command in that host
   put FILE PATH     copy a file into it
@@ -71,6 +73,7 @@ pub(crate) fn run(args: &[String]) -> Result<()> {
         }
         ["test", filter] => suite::run(filter, 2),
         ["noise", rest @ ..] => noise::run(rest),
+        ["speed"] => speed::run(),
         ["start"] => start("reference"),
         ["start", topology] => start(topology),
         ["ssh", command @ ..] => shell(&command.join(" ")),
