@@ -55,10 +55,7 @@ fn reads_quotes_and_init_arguments() {
 #[test]
 fn a_size_put_in_front_of_a_count_is_not_taken_for_the_next() {
     assert_eq!(
-        set(
-            "default_hugepagesz=2M hugepages=0 default_hugepagesz=1G hugepages=0",
-            "default_hugepagesz=1G"
-        ),
+        set("default_hugepagesz=2M hugepages=0 default_hugepagesz=1G hugepages=0", "default_hugepagesz=1G"),
         "hugepagesz=2M hugepages=0 hugepagesz=1G hugepages=0 default_hugepagesz=1G"
     );
 }
