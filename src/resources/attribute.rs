@@ -1,11 +1,12 @@
 //! Values in sysfs and procfs.
 
 use super::{Observed, State};
-use crate::formats::thread::{kernel_thread, status, with_cpus, with_policy};
+use crate::formats::thread::{kernel_thread, status, status_lines, with_cpus, with_policy};
 use crate::formats::{CpuSet, HostPath, Policy};
-use crate::host::{Read, ReadError};
+use crate::host::{File, Read, ReadError};
 use serde::{Deserialize, Serialize};
 use std::fmt;
+use std::rc::Rc;
 
 /// One attribute and the value it should have.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -133,8 +134,16 @@ impl fmt::Display for Value {
 }
 
 impl Attribute {
+    /// What it has now; of what is said of a thread no more than matters, which may be all that a capture has.
+    pub fn read(&self, host: &dyn Read) -> Result<Rc<File>, ReadError> {
+        match self.want {
+            Value::Affinity(_) => host.extract(&self.path, status_lines),
+            _ => host.file(&self.path),
+        }
+    }
+
     pub(super) fn observe(&self, host: &dyn Read) -> Observed {
-        let (running, state) = match host.file(&self.path) {
+        let (running, state) = match self.read(host) {
             Err(ReadError::Absent) => {
                 (None, State::NotApplicable(format!("the kernel has no {}", self.path)))
             }
