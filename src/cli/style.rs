@@ -52,7 +52,7 @@ impl Style {
             }
             [b'+', ..] => self.added(line),
             [b'-', ..] => self.removed(line),
-            [b'~' | b'!' | b'*' | b'?', b' ', ..] => self.changed(line),
+            [b'~' | b'!' | b'*' | b':' | b'?', b' ', ..] => self.changed(line),
             [b'x' | b'@', b' ', ..] => self.removed(line),
             [b'>', b' ', ..] => self.good(line),
             [b'=' | b'.', b' ', ..] | [b'@', b'@', ..] => self.dim(line),

@@ -44,6 +44,9 @@ pub(super) fn program(step: &Step) -> Option<Program> {
         Step::Attribute { path, after: Value::Policy(policy), .. } => {
             Some(Program::Schedule { thread: thread(path)?, policy: *policy })
         }
+        Step::Attribute { path, after: Value::Affinity(cpus), .. } => {
+            Some(Program::Place { thread: thread(path)?, cpus: cpus.clone() })
+        }
         Step::Domain { name, path, after, .. } => {
             let (connection, _) = Connection::of_definition(path)?;
             Some(match after {
@@ -55,9 +58,9 @@ pub(super) fn program(step: &Step) -> Option<Program> {
     }
 }
 
-/// The thread whose `/proc/PID/stat` this is.
+/// The thread whose `/proc/PID/stat` or `status` this is.
 fn thread(path: &HostPath) -> Option<u32> {
-    path.as_str().strip_prefix("/proc/")?.strip_suffix("/stat")?.parse().ok()
+    path.as_str().strip_prefix("/proc/")?.split_once('/')?.0.parse().ok()
 }
 
 /// Takes the guests out of the steps where their libvirt does not answer, so that the rest can be done; why. A libvirt
@@ -108,7 +111,7 @@ pub(super) fn preflight(steps: &[Step], root: &Root, kept: usize) -> Result<(), 
     let mut wanted: Vec<(HostPath, u64)> = vec![(state, 4 * kept as u64)];
     for step in steps {
         match step {
-            Step::Attribute { after: Value::Policy(_), .. } if root.is_live() => {}
+            Step::Attribute { after, .. } if root.is_live() && after.is_of_a_thread() => {}
             Step::Attribute { path, .. } => {
                 if let Err(errno) = root.writable(path) {
                     found.push(cannot(path, errno));

@@ -5,7 +5,7 @@ use super::report::Outcome;
 use crate::facts::boot::GRUB_CFG;
 use crate::facts::irqs::DEFAULT_AFFINITY;
 use crate::facts::{grubenv, trial};
-use crate::formats::thread::kernel_thread;
+use crate::formats::thread::{kernel_thread, status};
 use crate::formats::trial::{Trial, line};
 use crate::formats::{Connection, HostPath};
 use crate::host::{Program, Read, Root, Writer};
@@ -19,6 +19,10 @@ pub(super) fn describe(step: &Step) -> String {
         Step::Attribute { path, before, after: Value::Policy(policy), .. } => {
             let name = kernel_thread(before).map(|thread| thread.name).unwrap_or_default();
             format!("schedule {name} as {policy}, {path}")
+        }
+        Step::Attribute { path, before, after: Value::Affinity(cpus), .. } => {
+            let name = status(before).map(|thread| thread.name.to_owned()).unwrap_or_default();
+            format!("keep {name} on CPUs {cpus}, {path}")
         }
         Step::Attribute { path, after, .. } => format!("set {path} to {after}"),
         Step::File { path, after: Some(_), .. } => format!("write {path}"),
@@ -45,14 +49,16 @@ pub(super) fn carry_out(step: &Step, trial: Option<&Trial>, root: &Root, writer:
         Err(errno) => Outcome::Failed(errno.desc().into()),
     };
     match step {
-        Step::Attribute { path, before, after: after @ Value::Policy(_), .. } if root.is_live() => {
+        Step::Attribute { path, before, after, .. } if root.is_live() && after.is_of_a_thread() => {
             match root.file(path) {
                 Err(_) => Outcome::Impossible("it went away meanwhile".into()),
-                Ok(now) if !is_same_thread(before, &now.text()) => {
+                Ok(now) if !after.is_same_thread(before, &now.text()) => {
                     Outcome::Impossible("another thread has its number by now".into())
                 }
                 Ok(_) => match program(step).map_or(Outcome::LeftToYou, |program| run(&program, writer)) {
                     Outcome::Done => read_back(path, after, root),
+                    // The kernel may bind a thread, or end it, at any time.
+                    Outcome::Failed(why) if matches!(after, Value::Affinity(_)) => Outcome::Impossible(why),
                     other => other,
                 },
             }
@@ -61,6 +67,10 @@ pub(super) fn carry_out(step: &Step, trial: Option<&Trial>, root: &Root, writer:
             let text = match exact {
                 // In a tree an attribute is a file, and its text is all there is to put back.
                 Some(text) if !root.is_live() => text.clone(),
+                // More is in the file than was planned with.
+                _ if after.is_of_a_thread() => {
+                    root.file(path).map_or_else(|_| after.written(before), |file| after.written(&file.text()))
+                }
                 _ => after.written(before),
             };
             attribute(path, (before, after), &text, root, writer)
@@ -115,12 +125,6 @@ fn boot_once(wanted: Option<&Trial>, root: &Root, writer: &Writer) -> Outcome {
         }
         (outcome, _) => outcome,
     }
-}
-
-/// Whether both lines of `/proc/PID/stat` are of one thread of the kernel.
-fn is_same_thread(before: &str, now: &str) -> bool {
-    let identity = |text| kernel_thread(text).map(|thread| (thread.name, thread.start));
-    identity(before).is_some() && identity(before) == identity(now)
 }
 
 /// Whether it is the place of one interrupt. That of new ones is beside them, and the kernel keeps none of it.

@@ -2,7 +2,7 @@
 
 use super::{KernelLog, line, text};
 use crate::formats::kernel_args::KernelArgs;
-use crate::formats::{HostPath, shell_vars};
+use crate::formats::{CpuSet, HostPath, shell_vars};
 use crate::host::{Read, ReadError};
 use serde::Serialize;
 
@@ -30,6 +30,10 @@ pub struct Kernel {
     pub no_fair_server: Option<String>,
     /// The workqueues with a CPU mask of their own.
     pub workqueues: Vec<String>,
+    /// The CPUs that unbound work was asked to keep to, and those it keeps to: fewer where a cpuset partition has some.
+    /// `None` before Linux 6.8, which shows the latter only.
+    #[serde(skip)]
+    pub unbound_work: Option<(CpuSet, CpuSet)>,
     /// `PRETTY_NAME` of os-release(5).
     pub os: Option<String>,
     /// `ID` and `ID_LIKE` of os-release(5).
@@ -86,6 +90,7 @@ impl Kernel {
             log: KernelLog::read(host),
             no_fair_server: no_fair_server(host),
             workqueues: workqueues(host),
+            unbound_work: unbound_work(host),
             os: os.text("PRETTY_NAME").map(str::to_owned),
             boot_id: sysctl("random/boot_id"),
             os_family: words.flat_map(str::split_whitespace).map(str::to_owned).collect(),
@@ -119,6 +124,13 @@ fn workqueues(host: &dyn Read) -> Vec<String> {
     let names = host.list(&dir).unwrap_or_default();
     let names = names.iter().filter(|name| !name.starts_with("cpumask") && *name != "uevent");
     names.filter(|name| host.file(&dir.join(name).join("cpumask")).is_ok()).cloned().collect()
+}
+
+/// Source: Linux kernel/workqueue.c (wq_requested_unbound_cpumask).
+fn unbound_work(host: &dyn Read) -> Option<(CpuSet, CpuSet)> {
+    let mask = |path: &HostPath| CpuSet::parse_mask(&text(host, path)?).ok();
+    let asked = mask(&HostPath::new(WORKQUEUES).join("cpumask_requested"))?;
+    Some((asked, mask(&HostPath::new(WORKQUEUE_MASK))?))
 }
 
 /// `/sys/kernel/realtime` says it on patched kernels; mainline says it in its version only. `PREEMPT_DYNAMIC`

@@ -10,12 +10,14 @@ pub mod hardware;
 pub mod irqs;
 pub mod kernel;
 pub mod kernel_log;
+pub mod manager;
 pub mod modules;
 pub mod numa;
 pub mod owners;
 pub mod power;
 pub mod processes;
 pub mod processor;
+pub mod queues;
 pub mod trial;
 
 pub use boot::{Boot, Loader};
@@ -26,12 +28,14 @@ pub use hardware::Hardware;
 pub use irqs::{Irq, Irqs, Movable};
 pub use kernel::{Architecture, Kernel};
 pub use kernel_log::KernelLog;
+pub use manager::Manager;
 pub use modules::Modules;
 pub use numa::{Node, Numa, Pool};
 pub use owners::{Banned, Owners, Tuned};
 pub use power::Power;
-pub use processes::{KernelThread, RunningGuest, Service, ThreadKind};
+pub use processes::{FreeThread, KernelThread, RunningGuest, Service, ThreadKind};
 pub use processor::Processor;
+pub use queues::Queue;
 
 use crate::formats::{CpuSet, HostPath};
 use crate::host::{Read, ReadError};
@@ -72,6 +76,15 @@ pub struct Facts {
     /// Threads of the kernel that work for single CPUs.
     #[serde(skip)]
     pub threads: Vec<KernelThread>,
+    /// Threads of the kernel that are not bound to their CPUs.
+    #[serde(skip)]
+    pub free_threads: Vec<FreeThread>,
+    /// Queues of network interfaces.
+    #[serde(skip)]
+    pub queues: Vec<Queue>,
+    /// Where systemd lets processes run.
+    #[serde(skip)]
+    pub manager: Manager,
     /// Others that keep settings on this machine.
     pub owners: Owners,
     /// What there is of a trial boot.
@@ -112,7 +125,7 @@ impl Facts {
         let cpus = Cpus::read(host, &numa)?;
         let (templates, untrusted_templates) = read_templates(host);
         let program = HostPath::new(PROGRAM);
-        let processes::Found { guests, services, threads } = processes::read(host);
+        let processes::Found { guests, services, threads, free: free_threads } = processes::read(host);
         let (kernel, trial) = (Kernel::read(host), trial::Found::read(host));
         let boot = Boot::read(host).once(trial.next(&kernel));
         Ok(Facts {
@@ -131,6 +144,9 @@ impl Facts {
             owners: Owners::read(host, &services),
             services,
             threads,
+            free_threads,
+            queues: queues::read(host),
+            manager: Manager::read(host),
             trial,
             templates,
             untrusted_templates,

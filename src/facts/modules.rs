@@ -29,8 +29,8 @@ pub struct Modules {
 const KNOWN: [(&str, &[&str]); 4] = [
     ("rcutree", &["nohz_full_patience_delay"]),
     ("kvm", &["kvmclock_periodic_sync", "nx_huge_pages", "halt_poll_ns", "min_timer_period_us"]),
-    ("kvm_intel", &["ple_gap"]),
-    ("kvm_amd", &["pause_filter_count", "pause_filter_thresh"]),
+    ("kvm_intel", &["ple_gap", "enable_apicv"]),
+    ("kvm_amd", &["pause_filter_count", "pause_filter_thresh", "avic"]),
 ];
 
 /// Where a parameter is (Linux ABI/stable/sysfs-module).

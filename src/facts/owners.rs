@@ -5,6 +5,7 @@ use crate::formats::kernel_args::KernelArgs;
 use crate::formats::{CpuSet, HostPath, shell_vars};
 use crate::host::{Read, ReadError};
 use serde::Serialize;
+use std::rc::Rc;
 
 /// Others that keep settings on this machine.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
@@ -13,6 +14,8 @@ pub struct Owners {
     pub tuned: Option<Tuned>,
     /// Whether a timer asks for new firmware.
     pub fwupd: bool,
+    /// Whether somebody put a unit file of irqbalance where its mask would be.
+    pub irqbalance_unit: bool,
     /// What irqbalance was told by a variable, which replaces what it spares by itself.
     pub banned: Option<Banned>,
 }
@@ -50,6 +53,8 @@ fn as_text<S: serde::Serializer>(args: &KernelArgs, serializer: S) -> Result<S::
 
 /// Where a unit is masked: a link to /dev/null (systemctl(1)).
 pub const TUNED_UNIT: &str = "/etc/systemd/system/tuned.service";
+/// Where irqbalance's is.
+pub const IRQBALANCE_UNIT: &str = "/etc/systemd/system/irqbalance.service";
 /// The target of that link.
 pub const MASK: &str = "/dev/null";
 /// What TuneD gives the boot entries.
@@ -65,10 +70,16 @@ impl Owners {
     pub fn read(host: &dyn Read, services: &[Service]) -> Owners {
         Owners {
             tuned: Tuned::read(host, services),
+            irqbalance_unit: has_own(&host.link(&HostPath::new(IRQBALANCE_UNIT))),
             fwupd: host.link(&HostPath::new(FWUPD)).is_ok(),
             banned: IRQBALANCE.into_iter().find_map(|file| Banned::read(host, file)),
         }
     }
+}
+
+/// Whether there is something else than a mask.
+fn has_own(mask: &Result<Rc<str>, ReadError>) -> bool {
+    !matches!(mask.as_deref(), Ok(MASK) | Err(ReadError::Absent | ReadError::Untold))
 }
 
 impl Tuned {
@@ -81,7 +92,7 @@ impl Tuned {
             pid: services.iter().find(|service| service.name == "tuned").map(|service| service.pid),
             enabled: host.link(&HostPath::new(TUNED_WANTED)).is_ok(),
             masked: mask.as_deref() == Ok(MASK),
-            own_unit: !matches!(mask.as_deref(), Ok(MASK) | Err(ReadError::Absent | ReadError::Untold)),
+            own_unit: has_own(&mask),
             arguments: KernelArgs::parse(arguments.text("TUNED_BOOT_CMDLINE").unwrap_or_default()),
         };
         let is_there = !tuned.profile.is_empty() || tuned.masked || tuned.arguments.tokens().next().is_some();

@@ -34,6 +34,8 @@ pub struct Policy {
     pub preference: bool,
     /// The highest frequency, in kHz.
     pub highest: Option<i64>,
+    /// The lowest frequency, in kHz.
+    pub lowest: Option<i64>,
 }
 
 /// Caches and memory controllers of one die.
@@ -109,6 +111,7 @@ fn policies(host: &dyn Read) -> Vec<Policy> {
             governors: words.split_whitespace().map(str::to_owned).collect(),
             preference: host.file(&policy(number, "energy_performance_preference")).is_ok(),
             highest: self::number(host, &policy(number, "cpuinfo_max_freq")),
+            lowest: self::number(host, &policy(number, "cpuinfo_min_freq")),
         }
     };
     numbers.into_iter().map(read).collect()

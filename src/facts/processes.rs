@@ -1,7 +1,7 @@
 //! Who else is at work on the machine: QEMU with guests, and programs that set what this one sets.
 
-use crate::formats::HostPath;
-use crate::formats::thread::kernel_thread;
+use crate::formats::thread::{kernel_thread, status, status_lines};
+use crate::formats::{CpuSet, HostPath};
 use crate::host::Read;
 use serde::Serialize;
 
@@ -32,6 +32,17 @@ pub struct KernelThread {
     pub number: u32,
     /// Where the kernel says how it is scheduled.
     pub stat: HostPath,
+}
+
+/// A thread of the kernel's own whose CPUs can be chosen.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FreeThread {
+    /// Its name, which others may have too.
+    pub name: String,
+    /// Where the kernel says which CPUs it may use.
+    pub status: HostPath,
+    /// Those CPUs.
+    pub cpus: CpuSet,
 }
 
 /// What such a thread does.
@@ -75,6 +86,8 @@ pub struct Found {
     pub services: Vec<Service>,
     /// Threads of the kernel.
     pub threads: Vec<KernelThread>,
+    /// Those of the kernel's that are not bound to their CPUs.
+    pub free: Vec<FreeThread>,
 }
 
 /// Programs that set what this one sets, or work against it.
@@ -95,7 +108,7 @@ const COMMAND_LINE_HEAD: usize = 512;
 
 /// What runs, by process.
 pub fn read(host: &dyn Read) -> Found {
-    let mut found = Found::default();
+    let mut found = Found { free: free_threads(host), ..Found::default() };
     let wanted = |name: &str| is_qemu(name) || SERVICES.contains(&name) || ThreadKind::parse(name).is_some();
     for (pid, name) in host.processes(wanted) {
         match ThreadKind::parse(&name) {
@@ -112,6 +125,22 @@ fn thread(host: &dyn Read, pid: u32, kind: ThreadKind, number: u32) -> Option<Ke
     let stat = HostPath::new(format!("/proc/{pid}/stat"));
     kernel_thread(&host.file(&stat).ok()?.text())?;
     Some(KernelThread { kind, number, stat })
+}
+
+/// Threads that work for a guest go where it goes, and an interrupt's thread follows the interrupt.
+const OF_OTHERS: [&str; 3] = ["vhost-", "kvm-", "irq/"];
+
+fn free_threads(host: &dyn Read) -> Vec<FreeThread> {
+    let read = |pid: u32| {
+        let path = HostPath::new(format!("/proc/{pid}/status"));
+        let file = host.extract(&path, status_lines).ok()?;
+        let text = file.text();
+        let thread = status(&text)?;
+        let of_others = OF_OTHERS.iter().any(|prefix| thread.name.starts_with(prefix));
+        let name = thread.name.to_owned();
+        (!of_others).then_some(FreeThread { name, status: path, cpus: thread.cpus })
+    };
+    host.free_threads().into_iter().filter_map(read).collect()
 }
 
 /// The emulators of Debian and RHEL, and the name that libvirt's `set_process_name` gives them.

@@ -329,12 +329,20 @@ impl KernelArgs {
         let before = bounds(self.pairs(), None);
         let mut kept: Vec<(Token, Bound)> = self.tokens.drain(..).zip(before).collect();
         kept.retain(|(token, bound)| keep(split(&token.text).0, *bound));
-        let after = bounds(kept.iter().map(|(token, _)| split(&token.text)), default);
-        for ((token, before), after) in kept.into_iter().zip(after) {
+        let pairs = || kept.iter().map(|(token, _)| split(&token.text));
+        let default = default.or_else(|| default_size(pairs()));
+        // What a size put in front of one count means for the next is part of it.
+        let mut current = default.map_or(Bound::Unknown, Bound::Size);
+        for (token, before) in kept {
             let first = self.tokens.is_empty();
             let lead = first_lead.clone().filter(|_| first).unwrap_or(token.lead);
+            let (name, value) = split(&token.text);
+            if name == SIZE || is_default(name) {
+                current = Bound::Size(page_size(value.unwrap_or_default()));
+            }
             match before {
-                Bound::Size(size) if after != before => {
+                Bound::Size(size) if name == COUNT && current != before => {
+                    current = before;
                     self.tokens.push(Token { lead, text: format!("{SIZE}={}", page_size_text(size)) });
                     self.tokens.push(Token { lead: " ".into(), text: token.text });
                 }

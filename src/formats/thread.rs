@@ -1,5 +1,7 @@
-//! How a thread is scheduled, as `/proc/PID/stat` says it. Source: proc_pid_stat(5), sched(7).
+//! How a thread is scheduled, as `/proc/PID/stat` says it, and on which CPUs, as `/proc/PID/status` does.
+//! Source: proc_pid_stat(5), proc_pid_status(5), sched(7).
 
+use super::CpuSet;
 use serde::{Deserialize, Serialize};
 use std::fmt;
 
@@ -49,6 +51,9 @@ impl fmt::Display for Policy {
 /// `PF_KTHREAD` of include/linux/sched.h: a thread of the kernel's own, which no process can have.
 const KERNEL_THREAD: u64 = 0x0020_0000;
 
+/// `PF_NO_SETAFFINITY`: its CPUs cannot be changed from outside the kernel.
+const BOUND: u64 = 0x0400_0000;
+
 /// Where fields are behind the name, the state being the first.
 const FLAGS: usize = 6;
 const START: usize = 19;
@@ -64,6 +69,8 @@ pub struct KernelThread<'a> {
     pub start: &'a str,
     /// How it is scheduled; `None` for a policy that is not known here.
     pub policy: Option<Policy>,
+    /// Whether the kernel keeps it on its CPUs.
+    pub bound: bool,
 }
 
 /// Reads a line; `None` for what is no thread of the kernel.
@@ -75,6 +82,7 @@ pub fn kernel_thread(text: &str) -> Option<KernelThread<'_>> {
     Some(KernelThread {
         name: head.split_once('(')?.1,
         start: fields.get(START)?,
+        bound: flags & BOUND != 0,
         policy: Policy::from_numbers(fields.get(POLICY)?, fields.get(PRIORITY)?),
     })
 }
@@ -91,6 +99,53 @@ pub fn with_policy(text: &str, policy: Policy) -> String {
         }
     }
     format!("{head}){}\n", fields.join(" "))
+}
+
+/// The lines of `/proc/PID/status` that matter here, of a thread of the kernel.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Status<'a> {
+    /// Its name.
+    pub name: &'a str,
+    /// Its number.
+    pub pid: &'a str,
+    /// The CPUs that it may use.
+    pub cpus: CpuSet,
+}
+
+/// The parent of all threads of the kernel but itself, `kthreadd`.
+const KTHREADD: &str = "2";
+
+/// The key of the CPUs; in front of the list there is a mask with a shorter one.
+const CPUS: &str = "Cpus_allowed_list";
+
+/// Reads `/proc/PID/status`; `None` for what is no thread of the kernel.
+pub fn status(text: &str) -> Option<Status<'_>> {
+    let value = |key: &str| {
+        let mut pairs = text.lines().filter_map(|line| line.split_once(':'));
+        pairs.find(|(name, _)| *name == key).map(|(_, value)| value.trim())
+    };
+    let (pid, parent) = (value("Pid")?, value("PPid")?);
+    [pid, parent].contains(&KTHREADD).then_some(())?;
+    Some(Status { name: value("Name")?, pid, cpus: CpuSet::parse_kernel_list(value(CPUS)?).ok()? })
+}
+
+/// Of `/proc/PID/status` what [`status`] reads.
+pub fn status_lines(text: &str) -> String {
+    let wanted = |line: &&str| {
+        let key = line.split_once(':').map(|(key, _)| key);
+        key.is_some_and(|key| ["Name", "Pid", "PPid", CPUS].contains(&key))
+    };
+    text.lines().filter(wanted).map(|line| format!("{line}\n")).collect()
+}
+
+/// The text with other CPUs.
+pub fn with_cpus(text: &str, cpus: &CpuSet) -> String {
+    let line = |line: &str| match line.split_once(':') {
+        Some((CPUS, _)) => format!("{CPUS}:\t{cpus}\n"),
+        Some(("Cpus_allowed", _)) => format!("Cpus_allowed:\t{}\n", cpus.to_mask()),
+        _ => format!("{line}\n"),
+    };
+    text.lines().map(line).collect()
 }
 
 /// Up to the name, which may hold anything, and what is behind it.
@@ -111,6 +166,7 @@ mod tests {
     fn kernel_threads_alone_are_read() {
         let thread = kernel_thread(LINE).unwrap();
         assert_eq!((thread.name, thread.start, thread.policy), ("ksoftirqd/2", "5", Some(Policy::Other)));
+        assert!(thread.bound && !kernel_thread(&LINE.replace("69238848", "2129984")).unwrap().bound);
         let process = LINE.replace("69238848", "4194560");
         assert_eq!(kernel_thread(&process), None);
         let deadline = LINE.replace("17 2 0 0", "17 2 0 6");
@@ -127,6 +183,21 @@ mod tests {
         assert_eq!(with_policy("nothing", Policy::Other), "nothing");
     }
 
+    const STATUS: &str = "Name:\trcu_preempt\nUmask:\t0000\nPid:\t17\nPPid:\t2\nCpus_allowed:\tffff\n\
+        Cpus_allowed_list:\t0-15\nMems_allowed_list:\t0-1\n";
+
+    #[test]
+    fn only_the_cpus_change() {
+        let found = status(STATUS).unwrap();
+        assert_eq!((found.name, found.pid, found.cpus.to_string()), ("rcu_preempt", "17", "0-15".into()));
+        let two = CpuSet::parse_kernel_list("0,8").unwrap();
+        let after = with_cpus(STATUS, &two);
+        assert_eq!(after, STATUS.replace("\tffff\n", "\t101\n").replace("\t0-15\n", "\t0,8\n"));
+        assert_eq!(status(&status_lines(&after)), status(&after));
+        assert_eq!(status(&STATUS.replace("PPid:\t2", "PPid:\t22")), None);
+        assert!(status(&STATUS.replace("Pid:\t17\nPPid:\t2", "Pid:\t2\nPPid:\t0")).is_some());
+    }
+
     proptest! {
         #[test]
         fn what_is_written_is_read(policy in prop_oneof![
@@ -140,6 +211,8 @@ mod tests {
         fn no_text_panics(text in ".{0,200}") {
             kernel_thread(&text);
             with_policy(&text, Policy::Fifo(1));
+            status(&text);
+            with_cpus(&text, &CpuSet::new());
         }
     }
 }

@@ -31,6 +31,7 @@ pub use store::{JOURNAL, STATE, STATE_DIR, StoreError, time_and_id};
 pub use writer::{LockError, Writer};
 
 use crate::formats::HostPath;
+use crate::formats::thread::kernel_thread;
 use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::rc::Rc;
@@ -132,6 +133,21 @@ pub const MAX_FILE: usize = 4 << 20;
 /// The directory with one entry for each process.
 const PROCESSES: &str = "/proc";
 
+/// The file that says what a process is and does, on one line.
+fn stat(pid: u32) -> HostPath {
+    HostPath::new(format!("{PROCESSES}/{pid}/stat"))
+}
+
+/// The file that says more of it, in lines.
+fn status(pid: u32) -> HostPath {
+    HostPath::new(format!("{PROCESSES}/{pid}/status"))
+}
+
+/// Whether a line of `/proc/PID/stat` is of a thread of the kernel that is not bound to its CPUs.
+fn is_free(stat: &str) -> bool {
+    kernel_thread(stat).is_some_and(|thread| !thread.bound)
+}
+
 /// The file with the name of a process.
 fn comm(pid: u32) -> HostPath {
     HostPath::new(format!("{PROCESSES}/{pid}/comm"))
@@ -172,6 +188,10 @@ pub trait Read {
     /// The processes whose name (`/proc/PID/comm`) is wanted, by PID; none where they cannot be seen. The others
     /// are nobody's business and leave no trace in a capture.
     fn processes(&self, wanted: fn(&str) -> bool) -> Vec<(u32, String)>;
+
+    /// The threads of the kernel's own whose CPUs can be chosen (`/proc/PID/stat`, without `PF_NO_SETAFFINITY`), by
+    /// PID; none where they cannot be seen.
+    fn free_threads(&self) -> Vec<u32>;
 
     /// The lines of the running kernel's log that are wanted, without time and level: at most [`MOST_LOG_LINES`], the
     /// first of this boot. Of a tree the regular file `/dev/kmsg`, so that it never tells of another kernel.

@@ -3,7 +3,7 @@
 
 use super::libvirt::PATIENCE;
 use crate::formats::grub::{GRUB_CFG, GRUB2_CFG};
-use crate::formats::{Connection, HostPath, Policy};
+use crate::formats::{Connection, CpuSet, HostPath, Policy};
 use std::borrow::Cow;
 use std::fmt;
 use std::io::Write;
@@ -33,6 +33,8 @@ pub enum Program {
     StopTuned,
     /// `systemctl try-restart irqbalance.service`: starts it again with its new environment, if it runs.
     RestartIrqbalance,
+    /// `systemctl stop irqbalance.service`: it ends, and leaves interrupts where they are.
+    StopIrqbalance,
     /// `systemctl start dev-hugepages1G.mount`: mounts the huge pages of 1 GiB, unless they are.
     MountHugepages,
     /// `udevadm control --reload`: udev reads its rules again.
@@ -43,6 +45,13 @@ pub enum Program {
         thread: u32,
         /// The policy.
         policy: Policy,
+    },
+    /// `taskset`: gives a thread other CPUs, by the system call as well.
+    Place {
+        /// The thread.
+        thread: u32,
+        /// Its CPUs.
+        cpus: CpuSet,
     },
     /// `xorriso`: the image of a guest's seed out of its texts.
     MakeSeed {
@@ -127,9 +136,11 @@ impl Program {
             Program::DaemonReload => "systemctl daemon-reload",
             Program::StopTuned => "systemctl stop tuned.service",
             Program::RestartIrqbalance => "systemctl try-restart irqbalance.service",
+            Program::StopIrqbalance => "systemctl stop irqbalance.service",
             Program::MountHugepages => "systemctl start dev-hugepages1G.mount",
             Program::ReloadRules => "udevadm control --reload",
             Program::Schedule { .. } => "chrt",
+            Program::Place { .. } => "taskset --cpu-list --pid",
             Program::MakeSeed { .. } => "xorriso -as mkisofs -quiet -V cidata -joliet -rational-rock",
             Program::RemoveSeed { .. } => "rm --force --",
             Program::Define { connection, .. } => return virsh(connection, "define --validate /dev/stdin"),
@@ -158,9 +169,10 @@ impl Program {
             Program::DaemonReload
             | Program::StopTuned
             | Program::RestartIrqbalance
+            | Program::StopIrqbalance
             | Program::MountHugepages => "systemd",
             Program::ReloadRules => "udev",
-            Program::Schedule { .. } => "util-linux",
+            Program::Schedule { .. } | Program::Place { .. } => "util-linux",
             Program::MakeSeed { .. } => "xorriso",
             Program::RemoveSeed { .. } => "coreutils",
             Program::AskLibvirt { .. } | Program::Define { .. } | Program::Undefine { .. } => {
@@ -191,6 +203,7 @@ impl Program {
         let own = match self {
             Program::Undefine { name, .. } => vec![name.0.clone()],
             Program::Schedule { thread, policy } => schedule(*thread, *policy).into(),
+            Program::Place { thread, cpus } => vec![cpus.to_string(), thread.to_string()],
             Program::MakeSeed { from, image } => {
                 vec!["-o".into(), image.to_string(), from.to_string()]
             }

@@ -215,6 +215,15 @@ impl Read for Root {
         pids.into_iter().filter_map(name).collect()
     }
 
+    fn free_threads(&self) -> Vec<u32> {
+        let names = self.list(&HostPath::new(super::PROCESSES)).unwrap_or_default();
+        let mut pids: Vec<u32> = names.iter().filter_map(|name| name.parse().ok()).collect();
+        pids.sort_unstable();
+        let stat = |pid: u32| self.read(&super::stat(pid), PAGE, true);
+        pids.retain(|pid| stat(*pid).is_ok_and(|file| super::is_free(&file.text())));
+        pids
+    }
+
     fn lines(&self, path: &HostPath, wanted: fn(&str) -> bool) -> Result<Rc<File>, ReadError> {
         let file = self.read(path, MAX_FILE, true)?;
         let text: String =

@@ -3,7 +3,7 @@
 use super::{File, Metadata, Node, Read, ReadError};
 use crate::formats::HostPath;
 use std::cell::RefCell;
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::rc::Rc;
 
 /// One thing that was read.
@@ -70,6 +70,22 @@ impl Snapshot {
             Some((pid, file.text().trim_end().to_owned())).filter(|(_, name)| wanted(name))
         };
         pids.iter().filter_map(|pid| name(pid.parse().ok()?)).collect()
+    }
+
+    /// What a recorded machine has processes by: no other leaves a trace.
+    fn keep_pids(&self, found: impl Iterator<Item = u32>) {
+        let path = HostPath::new(super::PROCESSES);
+        let mut entries = self.entries.borrow_mut();
+        let known = match entries.get(&path) {
+            Some(Entry::List(names)) => names.to_vec(),
+            _ => Vec::new(),
+        };
+        let known = known.iter().filter_map(|name| name.parse().ok());
+        let all: BTreeSet<u32> = known.chain(found).collect();
+        if !all.is_empty() {
+            let names = all.iter().map(u32::to_string).collect();
+            entries.insert(path, Entry::List(Rc::new(names)));
+        }
     }
 
     fn get(&self, path: &HostPath, read: impl FnOnce(&dyn Read) -> Result<Entry, ReadError>) -> Entry {
@@ -157,10 +173,21 @@ impl Read for Snapshot {
             let file = File { bytes: format!("{name}\n").into_bytes(), mode: 0o644 };
             entries.insert(super::comm(*pid), Entry::File(Rc::new(file)));
         }
-        if !found.is_empty() {
-            let pids = found.iter().map(|(pid, _)| pid.to_string()).collect();
-            entries.insert(HostPath::new(super::PROCESSES), Entry::List(Rc::new(pids)));
-        }
+        drop(entries);
+        self.keep_pids(found.iter().map(|(pid, _)| *pid));
+        found
+    }
+
+    /// Kept as the directory that tells of them; their lines in `stat`, of which the times would be others each time,
+    /// are not.
+    fn free_threads(&self) -> Vec<u32> {
+        let Some(machine) = &self.behind else {
+            let pids = self.list(&HostPath::new(super::PROCESSES)).unwrap_or_default();
+            let pids = pids.iter().filter_map(|pid| pid.parse().ok());
+            return pids.filter(|pid| self.file(&super::status(*pid)).is_ok()).collect();
+        };
+        let found = machine.free_threads();
+        self.keep_pids(found.iter().copied());
         found
     }
 

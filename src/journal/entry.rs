@@ -188,8 +188,13 @@ fn torn(before: &[u8], ours: &[u8], now: &[u8]) -> bool {
 }
 
 fn attribute(before: &str, ours: &Value, now: &str) -> Standing {
+    // Its number went to another thread.
+    if ours.is_of_a_thread() && !now.is_empty() && !ours.is_same_thread(before, now) {
+        return Standing::Gone;
+    }
     // In a tree a line is written over the old one, which is cut off behind it only then: a kill between the two.
-    if let Some((line, rest)) = now.split_once('\n').filter(|(_, rest)| !rest.is_empty())
+    if !matches!(ours, Value::Affinity(_))
+        && let Some((line, rest)) = now.split_once('\n').filter(|(_, rest)| !rest.is_empty())
         && now != before
     {
         return match attribute(before, ours, line) {

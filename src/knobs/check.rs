@@ -1,7 +1,9 @@
 //! What no program can set and a real-time host needs all the same: looked at, with the consequence.
 
-use super::{Disruption, Knob, Reach, Setting, Values};
+use super::{Context, Disruption, Knob, Reach, Setting, Values};
+use crate::facts::Architecture;
 use crate::formats::{CpuSet, Size};
+use crate::host::ReadError;
 use crate::profile::Diagnostic;
 use crate::resources::{Resource, State};
 
@@ -12,6 +14,7 @@ pub(super) const KNOBS: &[Knob] = &[
     GIGABYTE_PAGES,
     SMI,
     KVM,
+    POSTED_INTERRUPTS,
     EFFICIENCY_CORES,
     MEMORY_NODES,
     MICROCODE,
@@ -48,8 +51,22 @@ fn unmet(consequence: impl Into<String>) -> State {
     State::ByHand(consequence.into())
 }
 
-fn unknown(why: impl Into<String>) -> State {
+/// What this machine has not got, or where nothing is wrong and something is to be known.
+fn none(why: impl Into<String>) -> State {
     State::NotApplicable(why.into())
+}
+
+/// What would tell cannot be seen.
+fn unknown(why: impl Into<String>) -> State {
+    State::Unverifiable(why.into())
+}
+
+/// Flags of x86 processors that are not there.
+fn no_flags(ctx: &Context) -> State {
+    match ctx.facts.kernel.architecture {
+        Architecture::X86 => unknown("/proc/cpuinfo shows no flags of the processor"),
+        Architecture::Aarch64 => none("processors of this kind have no such flag"),
+    }
 }
 
 const RT_KERNEL: Knob = Knob {
@@ -106,7 +123,7 @@ const TSC: Knob = Knob {
     check: "flags in /proc/cpuinfo",
     settings: |ctx| {
         let Some(flags) = &ctx.facts.hardware.flags else {
-            return found(None::<&str>, "stable", unknown("there are no such flags here"));
+            return found(None::<&str>, "stable", no_flags(ctx));
         };
         let lacks = |flag: &&str| !flags.iter().any(|have| have == flag);
         let lacks: Vec<&str> = TSC_FLAGS.into_iter().filter(lacks).collect();
@@ -139,7 +156,7 @@ const GIGABYTE_PAGES: Knob = Knob {
             Some(false) if ctx.placement.page == Size::GIB => unmet("it has none: use hugepages of 2MiB"),
             Some(false) => State::InLine,
             Some(true) => State::InLine,
-            None => unknown("there is no such flag here"),
+            None => no_flags(ctx),
         };
         found(is.map(|is| if is { "pdpe1gb" } else { "none" }), "pdpe1gb", state)
     },
@@ -169,9 +186,7 @@ const SMI: Knob = Knob {
                 "0",
                 unknown(format!("not counted: /dev/cpu/{}/msr {error}; {measure}", ctx.facts.cpus.boot)),
             ),
-            None => {
-                found(None::<u64>, "0", unknown(format!("this processor does not count them; {measure}")))
-            }
+            None => found(None::<u64>, "0", none(format!("this processor does not count them; {measure}"))),
         }
     },
     ..CHECK
@@ -199,6 +214,40 @@ const KVM: Knob = Knob {
             (Some(false), _) => unmet("no guest starts: load kvm_intel or kvm_amd, and see the kernel's log"),
         };
         found(hardware.kvm.map(|is| if is { "/dev/kvm" } else { "none" }), "/dev/kvm", state)
+    },
+    ..CHECK
+};
+
+const POSTED_INTERRUPTS: Knob = Knob {
+    id: "check.posted-interrupts",
+    summary: "Whether interrupts reach a guest that runs without stopping it",
+    why: "Without APICv (Intel) or AVIC (AMD) the guest is left for every interrupt that is meant for it, and entered again, \
+     which takes microseconds.",
+    source: "Linux arch/x86/kvm/vmx (enable_apicv), arch/x86/kvm/svm/avic.c (avic); Intel SDM volume 3 (posted interrupts)",
+    since: "enable_apicv Linux 3.9, avic 4.7",
+    check: "/sys/module/kvm_intel/parameters/enable_apicv or /sys/module/kvm_amd/parameters/avic is Y or 1",
+    settings: |ctx| {
+        let modules = &ctx.facts.modules;
+        let known = [("kvm_intel", "enable_apicv"), ("kvm_amd", "avic")];
+        let Some((module, name)) = known.into_iter().find(|(module, _)| modules.has(module)) else {
+            return found(None::<&str>, "on", none("neither kvm_intel nor kvm_amd is loaded"));
+        };
+        match modules.parameter(module, name) {
+            Ok(("Y" | "1", _)) => found(Some("on"), "on", State::InLine),
+            Ok(_) => {
+                let why = format!(
+                    "each interrupt for a guest stops it: the processor has no such thing, or {module} is told not to use \
+                     it (`options {module} {name}=1` for modprobe)"
+                );
+                found(Some("off"), "on", unmet(why))
+            }
+            Err(ReadError::Absent) => {
+                found(None::<&str>, "on", none(format!("{module} has no option {name}")))
+            }
+            Err(error) => {
+                found(None::<&str>, "on", unknown(format!("/sys/module/{module}/parameters/{name} {error}")))
+            }
+        }
     },
     ..CHECK
 };
@@ -238,7 +287,7 @@ const MEMORY_NODES: Knob = Knob {
         let nodes: CpuSet = nodes.map(|node| node.id).collect();
         let state = match nodes.is_empty() {
             true => State::InLine,
-            false => unknown(format!("no guest gets memory of node {nodes}; programs of the system may")),
+            false => none(format!("no guest gets memory of node {nodes}; programs of the system may")),
         };
         found(Some(if nodes.is_empty() { "none".into() } else { format!("node {nodes}") }), "none", state)
     },
@@ -257,7 +306,10 @@ const MICROCODE: Knob = Knob {
         let hardware = &ctx.facts.hardware;
         let state = match (&hardware.without_microcode[..], &hardware.microcode) {
             ([], Some(_)) => State::InLine,
-            ([], None) => unknown("its revision is not shown"),
+            ([], None) if ctx.facts.kernel.architecture == Architecture::X86 => {
+                unknown("its revision is not shown")
+            }
+            ([], None) => none("processors of this kind have none that the kernel loads"),
             (names, _) => unmet(format!(
                 "{} stays open: install the processor's microcode (intel-microcode, amd64-microcode) and reboot",
                 names.join(", ")
@@ -302,6 +354,9 @@ const LIBVIRT_CPUSET: Knob = Knob {
     settings: |ctx| {
         let told = match &ctx.facts.hardware.cgroup_controllers {
             Some(Ok(told)) => told.as_ref(),
+            Some(Err(ReadError::Absent)) => {
+                return found(None::<&str>, "with \"cpuset\"", none("there is no /etc/libvirt/qemu.conf"));
+            }
             Some(Err(error)) => {
                 let why = format!("/etc/libvirt/qemu.conf {error}");
                 return found(None::<&str>, "with \"cpuset\"", unknown(why));

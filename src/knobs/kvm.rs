@@ -165,7 +165,7 @@ fn options(
             fixed: None,
             until_boot: !writable,
         });
-        Setting::new(format!("running {name}"), resource)
+        Setting::new(format!("parameter {name}"), resource)
     }));
     Ok(settings)
 }

@@ -16,6 +16,7 @@ pub(super) const KNOBS: &[Knob] = &[
     IDLE_STATES,
     PSTATE,
     MIN_FREQUENCY,
+    MAX_FREQUENCY,
     BOOST,
     UNCORE,
 ];
@@ -26,7 +27,8 @@ const RESUME_LATENCY: Knob = Knob {
     why: "An idle CPU sleeps the deeper the longer the kernel expects it to stay idle, and from the deepest state it \
         needs 100 us and more to wake for an interrupt. \"n/a\" lets no latency pass: the CPU polls while idle. It \
         uses more power and heats its neighbours; a few microseconds instead allow the lightest state. The other CPUs \
-        sleep as before.",
+        sleep as before. /dev/cpu_dma_latency, which other programs use, is not set: it is of all CPUs, and in force only \
+        while a process keeps it open.",
     source: "Linux ABI/testing/sysfs-devices-power (pm_qos_resume_latency_us); admin-guide/pm/cpuidle.rst",
     since: "Linux 3.18 or before; n/a 4.16",
     check: "/sys/devices/system/cpu/cpuN/power/pm_qos_resume_latency_us of each isolated CPU",
@@ -208,6 +210,29 @@ const MIN_FREQUENCY: Knob = Knob {
         let has = |policy: &Policy| policy.highest.is_some();
         each_policy(ctx, "a highest frequency", has, |policy| {
             Some(("scaling_min_freq", Value::Number(policy.highest?), policy))
+        })
+    },
+};
+
+const MAX_FREQUENCY: Knob = Knob {
+    id: "power.max-frequency",
+    summary: "Do not let the isolated CPUs' frequency rise above this",
+    why: "A frequency that all CPUs can have at once, whatever their neighbours do, makes every run take the same time; \
+        and a longer one. CPUs that change together with an isolated one follow it.",
+    source: "Linux admin-guide/pm/cpufreq.rst (scaling_max_freq)",
+    since: "Linux 2.6.9",
+    check: "/sys/devices/system/cpu/cpufreq/policyN/scaling_max_freq, in kHz",
+    reach: Reach::Live,
+    disruption: Disruption::None,
+    values: Values::opt_in_number(100..=10_000, "MHz"),
+    settings: |ctx| {
+        let wanted = ctx.value.number() * 1000;
+        let has = |policy: &Policy| {
+            policy.highest.is_some_and(|highest| wanted <= highest)
+                && policy.lowest.is_none_or(|lowest| wanted >= lowest)
+        };
+        each_policy(ctx, "that frequency", has, |policy| {
+            Some(("scaling_max_freq", Value::Number(wanted), policy))
         })
     },
 };

@@ -5,7 +5,7 @@ use super::values::word;
 use super::{Context, Disruption, Knob, Reach, Setting, Values, attribute, sysctl, unfit};
 use crate::facts::kernel::{WORKQUEUE_MASK, WORKQUEUES, fair_server};
 use crate::facts::{KernelThread, ThreadKind};
-use crate::formats::Policy;
+use crate::formats::{CpuSet, HostPath, Policy};
 use crate::profile::Diagnostic;
 use crate::resources::{Attribute, Resource, Value};
 
@@ -20,6 +20,8 @@ pub(super) const KNOBS: &[Knob] = &[
     PREEMPTION,
     UNBOUND_WORK_BOOT,
     RPS,
+    STEERING,
+    FREE_THREADS,
 ];
 
 const RT_THROTTLING: Knob = Knob {
@@ -69,20 +71,36 @@ const UNBOUND_WORK: Knob = Knob {
     id: "sched.workqueues",
     summary: "Keep unbound kernel work on the housekeeping CPUs",
     why: "Deferred work of drivers, file systems and writeback runs on any CPU of its workqueue's mask. Isolation \
-        at boot sets the mask of all; a workqueue with a mask of its own keeps that.",
+        at boot sets the mask of all; a workqueue with a mask of its own keeps that. Since 6.8 the kernel takes the CPUs \
+        of isolated cpuset partitions out of the mask that was asked for: what was asked for is compared then.",
     source: "Linux core-api/workqueue.rst (Affinity Scopes, /sys/devices/virtual/workqueue)",
     since: "Linux 4.1",
-    check: "cpumask of /sys/devices/virtual/workqueue and of each workqueue there, compared as masks",
+    check: "cpumask of /sys/devices/virtual/workqueue and of each workqueue there, compared as masks; cpumask_requested \
+        where the kernel has it",
     reach: Reach::Live,
     disruption: Disruption::None,
     values: Values::ON,
     settings: |ctx| {
         let queues = ctx.facts.kernel.workqueues.iter();
         let own = queues.map(|name| (format!("workqueue {name}"), format!("{WORKQUEUES}/{name}/cpumask")));
-        let all = std::iter::once(("all workqueues together".to_owned(), WORKQUEUE_MASK.to_owned()));
-        Ok(all.chain(own).map(|(label, path)| mask(ctx, &label, path)).collect())
+        let own = own.map(|(label, path)| mask(ctx, &label, path));
+        Ok(std::iter::once(all_unbound_work(ctx)).chain(own).collect())
     },
 };
+
+/// The mask of all: what was asked for is what counts, of which a cpuset partition may have taken a part.
+fn all_unbound_work(ctx: &Context) -> Setting {
+    let label = "all workqueues together";
+    let housekeeping = &ctx.placement.housekeeping;
+    match &ctx.facts.kernel.unbound_work {
+        Some((asked, has)) if asked == housekeeping && has != asked && has.is_subset(asked) => {
+            let taken = asked.difference(has);
+            let detail = format!("asked for {asked}; a cpuset partition has {taken}");
+            Setting { detail, ..attribute(label, WORKQUEUE_MASK, Value::Mask(has.clone())) }
+        }
+        _ => mask(ctx, label, WORKQUEUE_MASK.into()),
+    }
+}
 
 fn mask(ctx: &Context, label: &str, path: String) -> Setting {
     attribute(label, path, Value::Mask(ctx.placement.housekeeping.clone()))
@@ -223,3 +241,68 @@ const RPS: Knob = Knob {
         Ok(vec![mask(ctx, "net.core.rps_default_mask", "/proc/sys/net/core/rps_default_mask".into())])
     },
 };
+
+const STEERING: Knob = Knob {
+    id: "sched.queue-steering",
+    summary: "Take the isolated CPUs out of the masks that steer network queues",
+    why: "A mask of receive steering (RPS) makes its CPUs handle packets that others got; a mask of transmit steering \
+        (XPS), which many drivers set for each CPU, says who sends by which queue. Masks without an isolated CPU, and \
+        those that are off, stay as they are. How many queues a card has is not set: `ethtool -L INTERFACE combined N` does \
+        it, and the card loses its link for a moment.",
+    source: "Linux networking/scaling.rst (rps_cpus, xps_cpus)",
+    since: "rps_cpus Linux 2.6.35, xps_cpus 2.6.38",
+    check: "rps_cpus and xps_cpus in /sys/class/net/INTERFACE/queues, compared as masks",
+    reach: Reach::Live,
+    disruption: Disruption::None,
+    values: Values::OPT_IN,
+    settings: |ctx| {
+        let settings = ctx.facts.queues.iter().map(|queue| {
+            let kept = queue.cpus.intersection(&ctx.placement.housekeeping);
+            attribute(&format!("queue {}", queue.name), queue.path.to_string(), Value::Mask(kept))
+        });
+        let settings: Vec<Setting> = settings.collect();
+        let none = || unfit("queues", "no isolated CPU", "no queue of a network interface can be steered");
+        Ok(if settings.is_empty() { vec![none()] } else { settings })
+    },
+};
+
+const FREE_THREADS: Knob = Knob {
+    id: "sched.kernel-thread-affinity",
+    summary: "Keep the kernel's own threads that can be moved on the housekeeping CPUs",
+    why: "isolcpus and nohz_full do it from the boot on; this is for the time before that boot, and for kernels that run \
+        without them. Threads that the kernel binds to their CPUs, those that work for a guest and those of interrupts \
+        stay. A thread that is started later has the kernel's choice again, which an audit shows; the boot unit sets it \
+        at each boot, and each apply again.",
+    source: "Linux admin-guide/kernel-per-CPU-kthreads.rst; taskset(1)",
+    since: "always",
+    check: "Cpus_allowed_list in /proc/PID/status of each kernel thread without PF_NO_SETAFFINITY",
+    reach: Reach::Live,
+    disruption: Disruption::None,
+    values: Values::OPT_IN,
+    settings: |ctx| {
+        let threads = ctx.facts.free_threads.iter().filter_map(|thread| {
+            let cpus = kept(ctx, &thread.cpus)?;
+            Some(placed(&thread.name, thread.status.clone(), cpus))
+        });
+        let threads: Vec<Setting> = threads.collect();
+        let none =
+            || unfit("threads", "housekeeping CPUs", "no thread of the kernel can be seen that can be moved");
+        Ok(if threads.is_empty() { vec![none()] } else { threads })
+    },
+};
+
+/// Where a thread should go: the housekeeping part of where it may go now, or all of them. `None` for one that something
+/// put on one isolated CPU: it works for that.
+fn kept(ctx: &Context, now: &CpuSet) -> Option<CpuSet> {
+    let housekeeping = &ctx.placement.housekeeping;
+    match now.intersection(housekeeping) {
+        kept if !kept.is_empty() => Some(kept),
+        _ if now.len() == 1 => None,
+        _ => Some(housekeeping.clone()),
+    }
+}
+
+fn placed(name: &str, path: HostPath, cpus: CpuSet) -> Setting {
+    let attribute = Attribute { path, want: Value::Affinity(cpus), fixed: None, until_boot: false };
+    Setting::new(format!("thread {}", name.replace(' ', "_")), Resource::Attribute(attribute))
+}

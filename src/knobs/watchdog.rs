@@ -1,9 +1,10 @@
 //! The kernel's own watchdogs, which take a busy vCPU for a fault.
 
 use super::boot::{argument, flag};
-use super::{Disruption, Knob, Reach, Values, sysctl};
+use super::{Disruption, Knob, Reach, Values, attribute, sysctl};
+use crate::resources::Value;
 
-pub(super) const KNOBS: &[Knob] = &[SOFT, NMI, HUNG_TASK, SOFT_BOOT, NMI_BOOT, ALL_BOOT];
+pub(super) const KNOBS: &[Knob] = &[SOFT, NMI, HUNG_TASK, SOFT_BOOT, NMI_BOOT, ALL_BOOT, CPUS];
 
 const SOFT: Knob = Knob {
     id: "watchdog.soft",
@@ -84,4 +85,21 @@ const ALL_BOOT: Knob = Knob {
     disruption: Disruption::Reboot,
     values: Values::OPT_IN,
     settings: |ctx| flag(ctx, "nowatchdog"),
+};
+
+const CPUS: Knob = Knob {
+    id: "watchdog.cpus",
+    summary: "Let the watchdogs look at the housekeeping CPUs alone",
+    why: "For those who turn the detectors of lockups on again: lockups of the housekeeping CPUs are then reported, and \
+        the isolated ones are spared. The kernel leaves CPUs without a tick out by itself, unless something set this.",
+    source: "Linux admin-guide/lockup-watchdogs.rst, admin-guide/sysctl/kernel.rst (watchdog_cpumask)",
+    since: "Linux 4.3, with CONFIG_LOCKUP_DETECTOR",
+    check: "/proc/sys/kernel/watchdog_cpumask, compared as a set",
+    reach: Reach::Live,
+    disruption: Disruption::BriefStall,
+    values: Values::OPT_IN,
+    settings: |ctx| {
+        let housekeeping = Value::List(ctx.placement.housekeeping.clone());
+        Ok(vec![attribute("kernel.watchdog_cpumask", "/proc/sys/kernel/watchdog_cpumask", housekeeping)])
+    },
 };

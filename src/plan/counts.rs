@@ -18,6 +18,8 @@ pub struct Counts {
     pub in_line: usize,
     /// Set, and waiting for a boot.
     pub reboot_pending: usize,
+    /// Set, and waiting for the interrupt that it is about.
+    pub pending: usize,
     /// It would disturb guests that run.
     pub waiting: usize,
     /// Given to the running kernel, which did not take it.
@@ -62,6 +64,7 @@ impl Plan {
                 State::Missing => &mut counts.add,
                 State::Differs(_) => &mut counts.change,
                 State::RebootPending => &mut counts.reboot_pending,
+                State::Pending(_) => &mut counts.pending,
                 State::Waiting(_) => &mut counts.waiting,
                 State::Rejected(_) => &mut counts.rejected,
                 State::Foreign(_) => &mut counts.foreign,

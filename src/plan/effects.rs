@@ -2,7 +2,7 @@
 //!
 //! Source: Documentation/core-api/irq/irq-affinity.rst, Documentation/scheduler/sched-domains.rst.
 
-use super::{Item, Observed, State};
+use super::{Item, State};
 use crate::facts::Facts;
 use crate::facts::irqs::directory;
 use crate::formats::{CpuSet, HostPath};
@@ -12,32 +12,26 @@ use crate::placement::Placement;
 /// A directory for each CPU, with one for each scheduling domain it is in (debugfs, since Linux 5.13).
 const DOMAINS: &str = "/sys/kernel/debug/sched/domains";
 
-/// What is to be known of the kernel's own doings.
-pub(super) fn notes(host: &dyn Read, facts: &Facts, placement: &Placement, items: &[Item]) -> Vec<String> {
-    pending(facts, placement, items).into_iter().chain(balanced(host, facts)).collect()
-}
-
-/// Interrupts that are set as they should be and are served elsewhere until they next come.
-fn pending(facts: &Facts, placement: &Placement, items: &[Item]) -> Option<String> {
-    let set = |path: &HostPath| {
-        let in_line = |item: &&Item| matches!(item.observed, Observed { state: State::InLine, .. });
-        items.iter().filter(in_line).any(|item| item.path.as_ref() == Some(path))
-    };
-    let waits = facts.irqs.irqs.iter().filter(|irq| {
-        let isolated = irq.effective.as_ref().is_some_and(|cpus| !cpus.is_disjoint(&placement.isolated));
-        isolated && set(&directory(irq.number).join("smp_affinity_list"))
-    });
-    let waits: Vec<String> = waits.map(|irq| irq.number.to_string()).collect();
-    (!waits.is_empty()).then(|| {
-        format!(
-            "IRQ {} is set to housekeeping CPUs and stays on an isolated one until it next comes (effective_affinity_list)",
-            waits.join(",")
-        )
-    })
+/// Interrupts that are set as they should be and are served by isolated CPUs until they next come: the kernel moves one
+/// while it handles it.
+pub(super) fn pending(facts: &Facts, placement: &Placement, items: &mut [Item]) {
+    for irq in &facts.irqs.irqs {
+        let on = irq.effective.as_ref().map(|cpus| cpus.intersection(&placement.isolated));
+        let Some(on) = on.filter(|cpus| !cpus.is_empty()) else { continue };
+        let path = directory(irq.number).join("smp_affinity_list");
+        let set =
+            |item: &&mut Item| item.observed.state == State::InLine && item.path.as_ref() == Some(&path);
+        if let Some(item) = items.iter_mut().find(set) {
+            let are = if on.len() == 1 { "CPU" } else { "CPUs" };
+            item.observed.state = State::Pending(format!(
+                "until it next comes it is served by isolated {are} {on} (effective_affinity_list)"
+            ));
+        }
+    }
 }
 
 /// Isolated CPUs between which the kernel balances load all the same.
-fn balanced(host: &dyn Read, facts: &Facts) -> Option<String> {
+pub(super) fn balanced(host: &dyn Read, facts: &Facts) -> Option<String> {
     let isolated = facts.cpus.isolated.as_ref().filter(|cpus| !cpus.is_empty())?;
     let dir = HostPath::new(DOMAINS);
     match host.list(&dir) {

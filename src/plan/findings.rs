@@ -35,7 +35,10 @@ impl Plan {
     fn read_from(&self, item: &Item) -> String {
         match &item.path {
             Some(path) => path.to_string(),
-            None => format!("/proc/cmdline; the next boot: {}", self.facts.boot.next_from),
+            None if item.is_argument => {
+                format!("/proc/cmdline; the next boot: {}", self.facts.boot.next_from)
+            }
+            None => knobs::all().find(|knob| knob.id == item.knob).map_or("", |knob| knob.check).to_owned(),
         }
     }
 }
@@ -57,6 +60,7 @@ fn remedy(item: &Item, profile: &str) -> String {
         State::InLine | State::NotApplicable(_) => String::new(),
         State::Missing | State::Differs(_) | State::Obsolete => format!("rtkvm-tune apply {profile}{then}"),
         State::RebootPending => "reboot".into(),
+        State::Pending(_) => "nothing to do: the next interrupt takes it".into(),
         State::Waiting(_) => {
             format!(
                 "stop the guests, then rtkvm-tune apply {profile}; or at once: rtkvm-tune apply --live {profile}"
@@ -66,6 +70,9 @@ fn remedy(item: &Item, profile: &str) -> String {
         State::Foreign(_) => format!("rtkvm-tune apply {profile} names the choices; or {keep}"),
         State::ByHand(_) if item.is_check() => "by hand: no setting changes it".into(),
         State::ByHand(_) => format!("add {} to the boot loader's kernel arguments{then}", item.wanted),
+        State::Unverifiable(_) if item.is_check() => {
+            format!("as root, or by hand: rtkvm-tune explain {}", item.knob)
+        }
         State::Unverifiable(_) => format!("as root: rtkvm-tune verify {profile}"),
     }
 }

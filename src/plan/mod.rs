@@ -96,6 +96,9 @@ pub struct Item {
     pub reach: Reach,
     /// What a change would do to what runs meanwhile.
     pub disruption: Disruption,
+    /// Whether it is a kernel argument, which the boot loader's configuration has; others wait for a boot as well.
+    #[serde(skip)]
+    pub is_argument: bool,
     /// What was found.
     #[serde(flatten)]
     pub observed: Observed,
@@ -319,6 +322,7 @@ pub fn make(
     let steps = steps(host, &asked, &items, course.files, course.boot, &restored);
     let steps = owners::tuned_first(&facts, steps);
     look_ahead(&asked, &mut items);
+    effects::pending(&facts, &placement, &mut items);
     items.extend(restored.items);
     let mut notes = notes::of_the_machine(&facts, profile);
     notes.extend(notes::other_guests(&placement, &facts));
@@ -328,9 +332,14 @@ pub fn make(
     let finished = restored.finished.into_iter().chain(boot.iter().flat_map(Boot::finished)).collect();
     let open = |item: &Item| matches!(item.observed.state, State::Missing | State::Differs(_));
     let changing = asked.iter().zip(&items).filter(|(_, item)| open(item));
-    notes.extend(changing.filter_map(|(asked, _)| asked.setting.note.map(str::to_owned)));
+    for note in changing.filter_map(|(asked, _)| asked.setting.note.map(str::to_owned)) {
+        // Two knobs may have the same to say.
+        if !notes.contains(&note) {
+            notes.push(note);
+        }
+    }
     if scope == Scope::Everything {
-        notes.extend(effects::notes(host, &facts, &placement, &items));
+        notes.extend(effects::balanced(host, &facts));
     }
     notes.extend(notes::kept_pages(&left_alone, &placement, &facts));
     notes.extend(guests::redefined(&facts, &steps));
@@ -397,7 +406,7 @@ fn passed_by(items: &mut [Item], facts: &Facts, state: &journal::State) {
     let (Some(then), Some(now)) = (&written.boot_id, &facts.kernel.boot_id) else { return };
     for item in items
         .iter_mut()
-        .filter(|item| then != now && item.path.is_none() && item.observed.state == State::RebootPending)
+        .filter(|item| then != now && item.is_argument && item.observed.state == State::RebootPending)
     {
         let time = &written.time;
         item.observed.state = State::Differs(Some(format!(
@@ -425,6 +434,7 @@ impl Asked {
             detail: self.setting.detail.clone(),
             path: self.setting.resource.path(),
             reach: self.knob.reach,
+            is_argument: matches!(self.setting.resource, Resource::Arguments(_)),
             disruption: if new_guest { Disruption::None } else { self.knob.disruption },
             observed,
             wanted: self.setting.resource.wanted(),
@@ -493,7 +503,8 @@ fn steps(
         match &asked.setting.resource {
             Resource::Attribute(attribute) => {
                 let path = attribute.path.clone();
-                let before = text(&path).unwrap_or_default();
+                let before =
+                    attribute.read(host).map_or_else(|_| String::new(), |file| file.text().into_owned());
                 let after = attribute.want.clone();
                 attributes.push(Step::Attribute { path, before, after, exact: None });
             }
@@ -538,12 +549,6 @@ impl Item {
         self.reach == Reach::Check
     }
 
-    /// Whether it is a kernel argument, which the boot loader's configuration has; options of a module wait for a boot
-    /// as well.
-    fn is_argument(&self) -> bool {
-        self.reach == Reach::Reboot && self.path.is_none()
-    }
-
     /// Whether what is wanted takes effect at the next boot only.
     pub fn needs_reboot(&self) -> bool {
         match &self.observed.state {
@@ -555,6 +560,7 @@ impl Item {
             State::Obsolete => self.reach == Reach::Reboot && self.observed.running.is_some(),
             // A boot would not mend what has a reason of its own.
             State::Differs(Some(_))
+            | State::Pending(_)
             | State::Rejected(_)
             | State::Foreign(_)
             | State::Unverifiable(_)

@@ -330,6 +330,7 @@ fn item(entry: &Entry, running: Option<String>, wanted: String) -> Item {
         path: Some(entry.path.clone()),
         reach,
         disruption: knob.map_or(Disruption::None, |knob| knob.disruption),
+        is_argument: false,
         observed: Observed { running, next_boot: None, state: Stands::Obsolete },
         wanted,
     }

@@ -5,7 +5,7 @@ use crate::resources::State;
 
 /// One row.
 pub struct Row {
-    /// `+` not there, `~` differs, `=` in line, `>` waits for a boot, `*` waits for guests, `x` rejected by the
+    /// `+` not there, `~` differs, `=` in line, `>` waits for a boot, `:` for its interrupt, `*` waits for guests, `x` rejected by the
     /// kernel, `@` set by somebody else, `?` cannot be told, `!` by hand, `.` cannot be set.
     pub sign: char,
     /// The knob and what it sets.
@@ -22,12 +22,13 @@ pub struct Row {
 const LONGEST_LIST: usize = 24;
 
 /// What the signs mean.
-pub const SIGNS: [(char, &str); 11] = [
+pub const SIGNS: [(char, &str); 12] = [
     ('+', "add"),
     ('~', "change"),
     ('-', "remove"),
     ('=', "in line"),
     ('>', "waits for a boot"),
+    (':', "waits for its interrupt"),
     ('*', "waits for guests"),
     ('x', "rejected by the kernel"),
     ('@', "set by somebody else"),
@@ -37,7 +38,7 @@ pub const SIGNS: [(char, &str); 11] = [
 ];
 
 /// Those that few plans have.
-const RARE: [char; 4] = ['*', 'x', '@', '?'];
+const RARE: [char; 5] = [':', '*', 'x', '@', '?'];
 
 /// What the signs mean, on one line; the rare ones where a row has them.
 pub fn legend(rows: &[Row]) -> String {
@@ -53,6 +54,7 @@ pub fn sign(state: &State) -> char {
         State::Missing => '+',
         State::Differs(_) => '~',
         State::RebootPending => '>',
+        State::Pending(_) => ':',
         State::Waiting(_) => '*',
         State::Rejected(_) => 'x',
         State::Foreign(_) => '@',
@@ -114,6 +116,7 @@ fn row(group: &[&Item]) -> Row {
         | State::Rejected(reason)
         | State::Foreign(reason)
         | State::Unverifiable(reason)
+        | State::Pending(reason)
         | State::Waiting(reason) => reason.clone(),
         State::InLine | State::Missing | State::Differs(None) | State::RebootPending | State::Obsolete => {
             String::new()

@@ -182,6 +182,7 @@ impl Plan {
         );
         for (count, what) in [
             (c.reboot_pending, "waiting for a boot"),
+            (c.pending, "waiting for their interrupt"),
             (c.waiting, "waiting for guests"),
             (c.rejected, "rejected by the kernel"),
             (c.foreign, "set by somebody else"),
@@ -222,6 +223,10 @@ impl Plan {
                 "In line as far as it can be told: {} of {total} settings are in force, {} cannot be told.",
                 total - c.unverifiable,
                 c.unverifiable
+            ),
+            0 if c.pending > 0 => format!(
+                "In line: all {total} settings are set, and {} of them wait for their interrupt.",
+                c.pending
             ),
             0 => format!("In line: all {total} settings are in force."),
             3 => format!(

@@ -47,7 +47,7 @@ pub(super) fn begin(
         refuse(format!("arguments are tried with GRUB as Debian and Ubuntu set it up, and this is {loader}"));
         return course;
     };
-    let waits = |item: &&Item| item.is_argument() && item.observed.state == State::RebootPending;
+    let waits = |item: &&Item| item.is_argument && item.observed.state == State::RebootPending;
     if items.iter().any(|item| waits(&item)) && facts.boot.later.is_none() {
         let which: Vec<_> = items.iter().filter(waits).map(|item| item.label.as_str()).collect();
         refuse(format!(
@@ -57,7 +57,7 @@ pub(super) fn begin(
         ));
     }
     let open = |item: &Item| {
-        item.is_argument()
+        item.is_argument
             && matches!(
                 item.observed.state,
                 State::Missing | State::Differs(_) | State::Foreign(_) | State::Obsolete

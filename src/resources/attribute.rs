@@ -1,11 +1,12 @@
 //! Values in sysfs and procfs.
 
 use super::{Observed, State};
-use crate::formats::thread::{kernel_thread, with_policy};
+use crate::formats::thread::{kernel_thread, status, status_lines, with_cpus, with_policy};
 use crate::formats::{CpuSet, HostPath, Policy};
-use crate::host::{Read, ReadError};
+use crate::host::{File, Read, ReadError};
 use serde::{Deserialize, Serialize};
 use std::fmt;
+use std::rc::Rc;
 
 /// One attribute and the value it should have.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -36,6 +37,8 @@ pub enum Value {
     Mask(CpuSet),
     /// How a thread of the kernel is scheduled: read in its `/proc/PID/stat`, set by a system call.
     Policy(Policy),
+    /// The CPUs that a thread of the kernel may use: read in its `/proc/PID/status`, set by a system call.
+    Affinity(CpuSet),
     /// Whatever the kernel had there, compared as it stands: only ever put back.
     Text(String),
 }
@@ -47,7 +50,7 @@ impl Value {
             Value::Count(count) => count.to_string(),
             Value::Number(number) => number.to_string(),
             Value::Choice(word) => word.clone(),
-            Value::List(cpus) => cpus.to_string(),
+            Value::List(cpus) | Value::Affinity(cpus) => cpus.to_string(),
             Value::Mask(cpus) => cpus.to_mask(),
             Value::Policy(policy) => policy.to_string(),
             Value::Text(text) => text.clone(),
@@ -58,14 +61,33 @@ impl Value {
     pub fn written(&self, before: &str) -> String {
         match self {
             Value::Policy(policy) => with_policy(before, *policy),
+            Value::Affinity(cpus) => with_cpus(before, cpus),
             _ => format!("{}\n", self.for_kernel()),
         }
     }
 
-    /// Whether a text says the same as it did. The line of a thread has times too, which go on.
+    /// Whether it is of a thread, which may end while its number goes to another.
+    pub fn is_of_a_thread(&self) -> bool {
+        matches!(self, Value::Policy(_) | Value::Affinity(_))
+    }
+
+    /// Whether both texts are of one thread of the kernel. `/proc/PID/status` does not say when it was started.
+    pub fn is_same_thread(&self, before: &str, now: &str) -> bool {
+        let started = |text| kernel_thread(text).map(|thread| (thread.name, thread.start));
+        let named = |text| status(text).map(|thread| (thread.name.to_owned(), thread.pid.to_owned()));
+        match self {
+            Value::Policy(_) => started(before).is_some() && started(before) == started(now),
+            Value::Affinity(_) => named(before).is_some() && named(before) == named(now),
+            _ => false,
+        }
+    }
+
+    /// Whether a text says the same as it did. What is said of a thread has times and counts too, which go on.
     pub fn is_unchanged(&self, before: &str, now: &str) -> bool {
-        match (self, kernel_thread(before), kernel_thread(now)) {
-            (Value::Policy(_), Some(before), Some(now)) => before == now,
+        let same = || self.is_same_thread(before, now);
+        match self {
+            Value::Policy(_) if same() => kernel_thread(before) == kernel_thread(now),
+            Value::Affinity(_) if same() => status(before) == status(now),
             _ => before == now,
         }
     }
@@ -80,6 +102,7 @@ impl Value {
             Value::List(_) => CpuSet::parse_kernel_list(text).ok().map(Value::List),
             Value::Mask(_) => CpuSet::parse_mask(text).ok().map(Value::Mask),
             Value::Policy(_) => kernel_thread(text)?.policy.map(Value::Policy),
+            Value::Affinity(_) => status(text).map(|thread| Value::Affinity(thread.cpus)),
             Value::Text(_) => Some(Value::Text(text.trim_end_matches('\n').to_owned())),
         }
     }
@@ -103,7 +126,7 @@ impl fmt::Display for Value {
             Value::Count(count) => count.fmt(f),
             Value::Number(number) => number.fmt(f),
             Value::Choice(word) => word.fmt(f),
-            Value::List(cpus) | Value::Mask(cpus) => cpus.fmt(f),
+            Value::List(cpus) | Value::Mask(cpus) | Value::Affinity(cpus) => cpus.fmt(f),
             Value::Policy(policy) => policy.fmt(f),
             Value::Text(text) => f.write_str(text),
         }
@@ -111,8 +134,16 @@ impl fmt::Display for Value {
 }
 
 impl Attribute {
+    /// What it has now; of what is said of a thread no more than matters, which may be all that a capture has.
+    pub fn read(&self, host: &dyn Read) -> Result<Rc<File>, ReadError> {
+        match self.want {
+            Value::Affinity(_) => host.extract(&self.path, status_lines),
+            _ => host.file(&self.path),
+        }
+    }
+
     pub(super) fn observe(&self, host: &dyn Read) -> Observed {
-        let (running, state) = match host.file(&self.path) {
+        let (running, state) = match self.read(host) {
             Err(ReadError::Absent) => {
                 (None, State::NotApplicable(format!("the kernel has no {}", self.path)))
             }

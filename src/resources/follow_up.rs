@@ -1,5 +1,6 @@
 //! What must be told of a file that changed.
 
+use crate::facts::owners::IRQBALANCE_UNIT;
 use crate::formats::HostPath;
 use crate::guest::cloud_init;
 use crate::host::Program;
@@ -30,10 +31,12 @@ pub const IRQ_RULES: &str = "/etc/udev/rules.d/90-rtkvm-tune.rules";
 /// was taken away stays until the next boot: its pages may be in use.
 pub fn follow_ups<'p>(changed: impl Iterator<Item = (&'p HostPath, bool)>) -> Vec<Program> {
     let (mut reload, mut irqbalance, mut mount, mut rules) = (false, false, false, false);
+    let mut masked = false;
     let mut seeds = BTreeMap::new();
     for (path, there) in changed {
         reload |= path.as_str().starts_with(SYSTEMD);
         irqbalance |= [IRQBALANCE_DROP_IN, IRQBALANCE_LIST].contains(&path.as_str());
+        masked |= path.as_str() == IRQBALANCE_UNIT && there;
         rules |= path.as_str() == IRQ_RULES;
         mount |= path.as_str() == MOUNT_UNIT && there;
         if let Some(name) = cloud_init::guest_of(path) {
@@ -42,7 +45,8 @@ pub fn follow_ups<'p>(changed: impl Iterator<Item = (&'p HostPath, bool)>) -> Ve
     }
     let all = [
         (reload, Program::DaemonReload),
-        (irqbalance, Program::RestartIrqbalance),
+        (irqbalance && !masked, Program::RestartIrqbalance),
+        (masked, Program::StopIrqbalance),
         (mount, Program::MountHugepages),
         (rules, Program::ReloadRules),
     ];
@@ -79,6 +83,10 @@ mod tests {
             Program::ReloadRules,
         ];
         assert_eq!(programs(&changed), all);
+        let masked = [(IRQBALANCE_LIST, false), (IRQBALANCE_DROP_IN, false), (IRQBALANCE_UNIT, true)];
+        assert_eq!(programs(&masked), [Program::DaemonReload, Program::StopIrqbalance]);
+        // It starts with the next boot.
+        assert_eq!(programs(&[(IRQBALANCE_UNIT, false)]), [Program::DaemonReload]);
         assert_eq!(programs(&changed[2..3]), []);
         assert_eq!(programs(&[(MOUNT_UNIT, false)]), [Program::DaemonReload]);
     }

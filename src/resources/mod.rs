@@ -84,6 +84,8 @@ pub enum State {
     Differs(Option<String>),
     /// Set for the next boot, not yet running.
     RebootPending,
+    /// Set, and taken by the kernel at an event that it does not choose: which, and what is until then.
+    Pending(String),
     /// The running kernel was given it, and did not take it: its own words.
     Rejected(String),
     /// It would disturb guests that run: which, and how to do it all the same.

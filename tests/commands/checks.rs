@@ -64,6 +64,55 @@ fn each_names_its_consequence() {
     assert!(!tree.tune(&["verify", &profile]).out.contains("check."));
 }
 
+/// What would tell and cannot be seen is not the same as what the machine has not got.
+#[test]
+fn what_cannot_be_seen_is_no_answer() {
+    let tree = Tree::reference();
+    for path in ["proc/sys/kernel/version", "sys/kernel/realtime", "proc/cpuinfo"] {
+        std::fs::remove_file(tree.at(path)).ok();
+    }
+    let told = |check: &str, sign: char| {
+        let row = row(&plan(&tree), check);
+        assert!(row.starts_with(sign), "{row}");
+    };
+    // Those files there are on every x86 machine.
+    for check in ["rt-kernel", "rt-group-sched", "tsc", "gigabyte-pages", "microcode", "libvirt"] {
+        told(check, '?');
+    }
+    // It changes no exit status, nor is it a failure to the strict.
+    let strict = tree.tune(&["verify", "--strict", REFERENCE, "--format", "junit"]).out;
+    assert!(
+        strict.contains("<skipped message=\"cannot be told: whether the kernel is PREEMPT_RT"),
+        "{strict}"
+    );
+    let text = tree.tune(&["verify", REFERENCE]).out;
+    assert!(text.contains("mend by: as root, or by hand: rtkvm-tune explain check.rt-kernel"), "{text}");
+    assert!(text.contains("read from PREEMPT_RT in /proc/sys/kernel/version"), "{text}");
+
+    told("libvirt-cpuset", '.');
+    tree.write("etc/libvirt/qemu.conf", "cgroup_controllers = [ \"cpuset\" ]\n");
+    told("libvirt-cpuset", '=');
+    tree.write("proc/cpuinfo", "processor\t: 0\nCPU implementer\t: 0x41\n\n");
+    for check in ["tsc", "gigabyte-pages", "microcode", "smi"] {
+        told(check, '.');
+    }
+}
+
+/// Interrupts for a guest that runs reach it, or stop it.
+#[test]
+fn posted_interrupts_are_looked_for() {
+    let tree = Tree::reference();
+    for module in ["kvm_amd", "kvm_intel"] {
+        std::fs::remove_dir_all(tree.at(&format!("sys/module/{module}"))).ok();
+    }
+    let sign = |value: Option<&str>| {
+        let write = |value| tree.write("sys/module/kvm_intel/parameters/enable_apicv", format!("{value}\n"));
+        value.into_iter().for_each(write);
+        row(&plan(&tree), "posted-interrupts").chars().next().expect("a sign")
+    };
+    assert_eq!([sign(None), sign(Some("Y")), sign(Some("N"))], ['.', '=', '!']);
+}
+
 /// What a capture keeps of files with more in them than a check asks for.
 #[test]
 fn nothing_else_is_kept_of_a_file() {

@@ -123,12 +123,6 @@ fn huge_pages_get_their_mount() {
     assert!(!noted(&tree));
 }
 
-/// The reference profile with these lines under [knobs].
-fn with_knobs(tree: &Tree, lines: &str) -> String {
-    let profile = std::fs::read_to_string(REFERENCE).expect("the reference profile");
-    tree.note("knobs.toml", format!("{profile}\n[knobs]\n{lines}\n"))
-}
-
 /// What the profile chooses is what is wanted; what takes a protection away is said each time.
 #[test]
 fn the_profile_chooses_values() {
@@ -168,24 +162,6 @@ fn the_profile_chooses_values() {
     assert!(tree.read("etc/default/grub.d/99-rtkvm-tune.cfg").contains(" mitigations=off"));
     let said = tree.tune(&["verify", &profile]).out;
     assert!(said.contains("warning: \"cpu.mitigations\" = \"off\": programs and guests can read"), "{said}");
-}
-
-/// State and wanted value of the items of one knob under these lines of [knobs].
-fn states(tree: &Tree, lines: &str, knob: &str) -> Vec<(String, String)> {
-    let profile = with_knobs(tree, lines);
-    let out = tree.tune(&["apply", "--dry-run", &profile, "--format", "json"]).expect(0).out;
-    let plan: Value = serde_json::from_str(&out).expect("JSON");
-    let items = plan["plan"]["items"].as_array().expect("items").iter();
-    let text = |value: &Value| value.as_str().expect("text").to_owned();
-    items
-        .filter(|item| item["knob"] == knob)
-        .map(|item| (text(&item["state"]), text(&item["wanted"])))
-        .collect()
-}
-
-/// A pair as [`states`] has it.
-fn pair(state: &str, wanted: &str) -> (String, String) {
-    (state.into(), wanted.into())
 }
 
 /// Each knob takes each of its values on a machine that has little: none fails.

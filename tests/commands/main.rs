@@ -20,6 +20,7 @@ mod kernel_log;
 mod knobs;
 mod live;
 mod loaders;
+mod opt_in;
 mod output;
 mod owners;
 mod patch;

@@ -307,3 +307,28 @@ pub(crate) fn report(what: &str, points: usize, least: usize) {
     let _ = writeln!(std::io::stderr(), "  {what}: {points} points tried");
     assert!(points >= least, "{what}: only {points} points, {least} were expected: were they found?");
 }
+
+/// The reference profile with these lines under [knobs].
+pub(crate) fn with_knobs(tree: &Tree, lines: &str) -> String {
+    let profile = std::fs::read_to_string(REFERENCE).expect("the reference profile");
+    tree.note("knobs.toml", format!("{profile}\n[knobs]\n{lines}\n"))
+}
+
+/// State and wanted value of the items of one knob under these lines of [knobs].
+pub(crate) fn states(tree: &Tree, lines: &str, knob: &str) -> Vec<(String, String)> {
+    use serde_json::Value;
+    let profile = with_knobs(tree, lines);
+    let out = tree.tune(&["apply", "--dry-run", &profile, "--format", "json"]).expect(0).out;
+    let plan: Value = serde_json::from_str(&out).expect("JSON");
+    let items = plan["plan"]["items"].as_array().expect("items").iter();
+    let text = |value: &Value| value.as_str().expect("text").to_owned();
+    items
+        .filter(|item| item["knob"] == knob)
+        .map(|item| (text(&item["state"]), text(&item["wanted"])))
+        .collect()
+}
+
+/// A pair as [`states`] has it.
+pub(crate) fn pair(state: &str, wanted: &str) -> (String, String) {
+    (state.into(), wanted.into())
+}

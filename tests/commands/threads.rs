@@ -1,6 +1,7 @@
 //! Threads of the kernel on isolated CPUs, which must run before the vCPUs.
 
 use super::support::*;
+use rtkvm_tune::formats::CpuSet;
 
 /// Such threads of every CPU of the reference machine, rcub for all of them, and a process that took such a name.
 fn with_threads() -> Tree {
@@ -104,4 +105,73 @@ fn are_not_for_other_kernels() {
     assert!(plan.contains("\n. sched.kernel-threads: ksoftirqd 2-7,10-15 "), "{plan}");
     assert!(plan.contains("threads with priorities on a PREEMPT_RT kernel only"), "{plan}");
     assert!(!plan.contains("b/proc/50002/stat"), "{plan}");
+}
+
+/// A thread that may be moved, with the CPUs that it may use.
+fn free(tree: &Tree, pid: u32, name: &str, bound: bool, cpus: &str) {
+    tree.write(&format!("proc/{pid}/comm"), format!("{name}\n"));
+    // PF_KTHREAD, with PF_NO_SETAFFINITY or without.
+    let flags = if bound { "69238848" } else { "2129984" };
+    tree.write(&stat(pid), line(pid, name, true, "0 0").replace("69238848", flags));
+    let mask = CpuSet::parse_kernel_list(cpus).expect("CPUs").to_mask();
+    tree.write(
+        &status(pid),
+        format!(
+            "Name:\t{name}\nUmask:\t0000\nPid:\t{pid}\nPPid:\t2\nCpus_allowed:\t{mask}\nCpus_allowed_list:\t{cpus}\n\
+             voluntary_ctxt_switches:\t7\n"
+        ),
+    );
+}
+
+fn status(pid: u32) -> String {
+    format!("proc/{pid}/status")
+}
+
+#[test]
+fn that_can_be_moved_are_kept_off_the_isolated_cpus() {
+    let tree = Tree::reference();
+    let (knob, on) = ("sched.kernel-thread-affinity", "'sched.kernel-thread-affinity' = 'on'");
+    assert!(states(&tree, "", knob).is_empty());
+    assert_eq!(states(&tree, on, knob)[0].0, "not-applicable");
+    free(&tree, 51_000, "rcu_preempt", false, "0-15");
+    free(&tree, 51_001, "kswapd1", false, "8-15");
+    free(&tree, 51_002, "far", false, "10-13");
+    free(&tree, 51_003, "idle", false, "0-1");
+    // Bound by the kernel, for one CPU on purpose, of a guest, of an interrupt.
+    for (pid, name, bound, cpus) in [
+        (51_004, "migration/4", true, "4"),
+        (51_005, "own", false, "5"),
+        (51_006, "vhost-812", false, "0-15"),
+        (51_007, "irq/24-eth0", false, "0-15"),
+    ] {
+        free(&tree, pid, name, bound, cpus);
+    }
+    let before = tree.list();
+    let profile = with_knobs(&tree, on);
+    let plan = tree.tune(&["apply", "--dry-run", &profile]).expect(0).out;
+    assert!(plan.contains("~ sched.kernel-thread-affinity: thread kswapd1 "), "{plan}");
+    assert!(plan.contains("= sched.kernel-thread-affinity: thread idle "), "{plan}");
+    tree.tune(&["apply", &profile]).expect(0);
+    let cpus = |pid| {
+        let text = tree.read(&status(pid));
+        let line = text.lines().find_map(|line| line.strip_prefix("Cpus_allowed_list:\t"));
+        line.expect("a list").to_owned()
+    };
+    let all: Vec<String> = (51_000..51_008).map(cpus).collect();
+    assert_eq!(all, ["0-1,8-9", "8-9", "0-1,8-9", "0-1", "4", "5", "0-15", "0-15"]);
+    assert!(tree.read(&status(51_000)).contains("Cpus_allowed:\t303\n"));
+
+    // One that is started anew has the kernel's choice: that is drift.
+    free(&tree, 51_000, "rcu_preempt", false, "0-15");
+    assert!(states(&tree, on, knob).contains(&pair("differs", "0-1,8-9")));
+    tree.tune(&["apply", "--runtime", &profile]).expect(0);
+    assert_eq!(cpus(51_000), "0-1,8-9");
+
+    // It counts its switches meanwhile, and goes back.
+    let text = tree.read(&status(51_001)).replace("switches:\t7", "switches:\t9");
+    tree.write(&status(51_001), &text);
+    tree.tune(&["revert"]).expect(0);
+    assert_eq!(cpus(51_001), "8-15");
+    let changed = changed(&before, &tree.list());
+    assert!(changed.iter().all(|path| path.contains("51001")), "{changed:?}");
 }

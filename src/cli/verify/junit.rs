@@ -8,8 +8,8 @@ use crate::plan::findings::Finding;
 use crate::resources::State;
 use std::fmt::Write;
 
-/// The document. A difference is a failure; what cannot be set or told is skipped, the latter a failure to the strict, and
-/// so is a check that is not met: it changes no exit status either.
+/// The document. A difference is a failure; what cannot be set or told is skipped, the latter a failure to the strict, and so
+/// are a check that is not met, and what waits for its interrupt: they change no exit status either.
 /// There are no times in it: the same machine gives the same text.
 pub(super) fn document(plan: &Plan, profile: &str, strict: bool) -> String {
     let findings = plan.findings(profile);
@@ -37,7 +37,11 @@ pub(super) fn document(plan: &Plan, profile: &str, strict: bool) -> String {
                     skipped += 1;
                     format!("{case}><skipped message=\"unmet: {}\"/></testcase>\n", escaped(why))
                 }
-                (State::Unverifiable(why), _) if !strict => {
+                (State::Pending(why), _) => {
+                    skipped += 1;
+                    format!("{case}><skipped message=\"pending: {}\"/></testcase>\n", escaped(why))
+                }
+                (State::Unverifiable(why), _) if !strict || item.is_check() => {
                     skipped += 1;
                     format!("{case}><skipped message=\"cannot be told: {}\"/></testcase>\n", escaped(why))
                 }

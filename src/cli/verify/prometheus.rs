@@ -15,6 +15,7 @@ pub(super) fn metrics(plan: &Plan, profile: &str, status: u8) -> String {
         ("differs", counts.change),
         ("obsolete", counts.remove),
         ("reboot-pending", counts.reboot_pending),
+        ("pending", counts.pending),
         ("waiting", counts.waiting),
         ("rejected", counts.rejected),
         ("foreign", counts.foreign),
@@ -46,7 +47,10 @@ pub(super) fn metrics(plan: &Plan, profile: &str, status: u8) -> String {
 }
 
 fn is_fine(item: &Item) -> bool {
-    matches!(item.observed.state, State::InLine | State::NotApplicable(_) | State::Unverifiable(_))
+    matches!(
+        item.observed.state,
+        State::InLine | State::Pending(_) | State::NotApplicable(_) | State::Unverifiable(_)
+    )
 }
 
 fn gauge(name: &str, help: &str) -> String {

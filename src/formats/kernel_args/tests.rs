@@ -51,6 +51,15 @@ fn reads_quotes_and_init_arguments() {
     assert_eq!(KernelArgs::parse("a --b=1 ---").tokens().count(), 3);
 }
 
+/// The kernel takes the first default size only; what the second one's count says stays what it was all the same.
+#[test]
+fn a_size_put_in_front_of_a_count_is_not_taken_for_the_next() {
+    assert_eq!(
+        set("default_hugepagesz=2M hugepages=0 default_hugepagesz=1G hugepages=0", "default_hugepagesz=1G"),
+        "hugepagesz=2M hugepages=0 hugepagesz=1G hugepages=0 default_hugepagesz=1G"
+    );
+}
+
 #[test]
 fn sets_before_init_arguments_and_keeps_the_rest() {
     assert_eq!(set("ro  isolcpus=1\tquiet -- x", "isolcpus=2-7 nosmt"), "ro\tquiet isolcpus=2-7 nosmt -- x");

@@ -100,6 +100,7 @@ impl Boot {
                 path: None,
                 reach: Reach::Reboot,
                 disruption: Disruption::Reboot,
+                is_argument: true,
                 observed: Observed {
                     running: facts.kernel.command_line.as_ref().and_then(on),
                     next_boot: facts.boot.next.first().and_then(on),
@@ -115,7 +116,7 @@ impl Boot {
     /// another reason.
     pub(super) fn steps(&self, items: &[Item], update: bool) -> Vec<Step> {
         let stale = |item: &Item| {
-            item.is_argument()
+            item.is_argument
                 && matches!(item.observed.state, State::Missing | State::Differs(None) | State::Obsolete)
         };
         let (mut steps, generator) = match &self.place {

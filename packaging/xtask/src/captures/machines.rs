@@ -59,9 +59,16 @@ pub(crate) const MACHINES: &[Machine] = &[
     REFERENCE,
     Machine {
         name: "reference-tuned",
-        about: "the guide's machine, booted with the kernel arguments of its plan",
-        kernel: "isolcpus=managed_irq,domain,2-7,10-15 nohz_full=2-7,10-15 rcu_nocbs=2-7,10-15 \
-                 skew_tick=1 irqaffinity=0-1,8-9 default_hugepagesz=1G hugepagesz=1G hugepages=0:25,1:25",
+        about: "the guide's machine, booted with the kernel arguments and module options of its plan",
+        kernel: "isolcpus=managed_irq,domain,2-7,10-15 nohz_full=2-7,10-15 rcu_nocbs=2-7,10-15 skew_tick=1 nohz=on \
+                 tsc=reliable irqaffinity=0-1,8-9 default_hugepagesz=1G hugepagesz=1G hugepages=0:25,1:25 nosoftlockup \
+                 nmi_watchdog=0",
+        // modprobe would do it.
+        guest: &[
+            "rmmod kvm_amd kvm",
+            "insmod /modules/kvm.ko kvmclock_periodic_sync=N",
+            "insmod /modules/kvm_amd.ko",
+        ],
         ..REFERENCE
     },
     Machine {
