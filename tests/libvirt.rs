@@ -2,6 +2,8 @@
 
 #[path = "libvirt/apply.rs"]
 mod apply;
+#[path = "libvirt/faults.rs"]
+mod faults;
 #[path = "libvirt/host.rs"]
 mod host;
 

@@ -34,6 +34,7 @@ cpu-features = ["invtsc=optional", "x2apic"]
 poll-control = true
 rng = true
 watchdog = "reset"
+autostart = true
 threads-per-core = 2
 fifo-priority = 3
 rt-vcpus = "1"
@@ -50,6 +51,11 @@ instance-id = "second"
 source = "/dev/vg0/rt0"
 format = "qcow2"
 bus = "sata"
+[[guest.disk]]
+"source" = "/srv/rt0.img"
+base-image = "/srv/base.qcow2"
+base-format = "qcow2"
+disk-size = "20GiB"
 [[guest.network]]
 bridge = "br0"
 mac = "52:54:00:AA:bb:01"
@@ -124,10 +130,15 @@ fn reads_every_key() {
     assert_eq!((guest.os.value, guest.threads_per_core.value, guest.fifo_priority.value), (Os::Linux, 2, 3));
     assert_eq!(guest.rt_vcpus.value, set("1"));
     assert_eq!(guest.template.as_ref().unwrap().as_str(), "domain.xml");
-    let [disk] = &guest.disks[..] else { panic!("one disk") };
+    let [disk, copied] = &guest.disks[..] else { panic!("two disks") };
     assert_eq!((disk.source.as_str(), disk.format.value), ("/dev/vg0/rt0", DiskFormat::Qcow2));
     assert!(disk.is_block_device());
     assert_eq!(disk.bus.as_ref().unwrap().value, DiskBus::Sata);
+    assert!(disk.base.is_none() && guest.autostart.as_ref().unwrap().value);
+    let base = copied.base.as_ref().unwrap();
+    assert_eq!((copied.source.as_str(), base.image.as_str()), ("/srv/rt0.img", "/srv/base.qcow2"));
+    assert_eq!(base.format.as_ref().unwrap().value, DiskFormat::Qcow2);
+    assert_eq!(base.size.as_ref().unwrap().value, Size(20 << 30));
     assert_eq!(guest.machine.as_ref().unwrap().value, MachineType::Pc);
     let features: Vec<_> = guest.cpu_features.iter().map(|f| (f.name.as_str(), f.policy)).collect();
     assert_eq!(features, [("invtsc", FeaturePolicy::Optional), ("x2apic", FeaturePolicy::Require)]);
@@ -316,6 +327,10 @@ const WRONG_VALUES: &[(&str, &str, &str, &str)] = &[
     (r#"source = "/dev/a\u0007""#, "`/dev/a\u{7}` cannot be used as `source`", r#""/dev/a\u0007""#, "a path has no U+0007"),
     (r#"source = "/srv/""#, "`/srv/` cannot be used as `source`", r#""/srv/""#, "a disk is not a directory"),
     (r#"source = "/srv//a""#, "`/srv//a` cannot be used as `source`", r#""/srv//a""#, "write one `/` between two names"),
+    (r#"base-image = "base.qcow2""#, "`base.qcow2` cannot be used as `base-image`", r#""base.qcow2""#, r#"a disk is named by its absolute path, as in "/dev/vg0/rt0""#),
+    (r#"base-image = "/srv/rt0.img""#, "a disk is not made of itself", r#""/srv/rt0.img""#, "name the file to make as `source`, and another image here"),
+    (r#"base-format = "vmdk""#, "`vmdk` cannot be used as `base-format`", r#""vmdk""#, r#"expected "raw" or "qcow2""#),
+    (r#"disk-size = "0GiB""#, "`0GiB` cannot be used as `disk-size`", r#""0GiB""#, "expected more than nothing"),
     (r#"bridge = "br/0""#, "`br/0` cannot be used as `bridge`", r#""br/0""#, "an interface name has no `/`: use letters, digits and _ . -"),
     (r#"bridge = "br 0""#, "`br 0` cannot be used as `bridge`", r#""br 0""#, "an interface name has no ` `: use letters, digits and _ . -"),
     (r#"bridge = "br0123456789abcd""#, "`br0123456789abcd` cannot be used as `bridge`", r#""br0123456789abcd""#, "an interface name has 1 to 15 characters, not 16"),
@@ -337,7 +352,7 @@ const WRONG_VALUES: &[(&str, &str, &str, &str)] = &[
     (r#"vf-pool = "a b""#, "`a b` cannot be used as `vf-pool`", r#""a b""#, "a network name has no ` `: use letters, digits and _ . + -"),
     (r#"vhost-user = "rt0.sock""#, "`rt0.sock` cannot be used as `vhost-user`", r#""rt0.sock""#, r#"a socket is named by its absolute path, as in "/run/openvswitch/rt0.sock""#),
     (r#"device = "0000:81:00.9""#, "`0000:81:00.9` cannot be used as `device`", r#""0000:81:00.9""#, "`0000:81:00.9` is not a PCI address such as 0000:81:10.1"),
-    (r#"device = "ens1f0/3""#, "device `ens1f0/3` is used twice", r#""ens1f0/3""#, "first used in line 46 by guest `rt0`"),
+    (r#"device = "ens1f0/3""#, "device `ens1f0/3` is used twice", r#""ens1f0/3""#, "first used in line 52 by guest `rt0`"),
     // Kernel arguments.
     (r#"kernel-arguments = ["skew_tick=1", "isolcpus=2-7"]"#, "`isolcpus=2-7` cannot be used as `kernel-arguments`", r#""isolcpus=2-7""#, "`isolcpus` is set by this program: use `isolated-cpus` or a housekeeping key of [host]"),
     (r#"kernel-arguments = ["nohz_full=2-7"]"#, "`nohz_full=2-7` cannot be used as `kernel-arguments`", r#""nohz_full=2-7""#, "`nohz_full` is set by this program: use `isolated-cpus` or a housekeeping key of [host]"),
@@ -401,6 +416,18 @@ fn what_goes_into_a_guest_is_checked() {
         assert!(printed.contains(told), "{line}: {printed}");
     }
     assert!(printed(FULL.replace("os = \"linux\"", "os = \"other\"")).contains("tunes a Linux guest only"));
+}
+
+#[test]
+fn a_disk_is_made_of_an_image_or_is_there() {
+    for (from, to, told) in [
+        ("base-image = \"/srv/base.qcow2\"\n", "", "`base-format` goes with `base-image` alone"),
+        ("base-image = \"/srv/base.qcow2\"\nbase-format = \"qcow2\"\n", "", "`disk-size` goes with"),
+        ("\"/srv/rt0.img\"", "\"/dev/vg0/b\"", "a block device is not made of an image"),
+    ] {
+        let printed = printed(FULL.replace(from, to));
+        assert!(printed.contains(told), "{told}: {printed}");
+    }
 }
 
 #[test]

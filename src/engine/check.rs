@@ -1,9 +1,10 @@
 //! What makes a run impossible, found before anything is written.
 
 use crate::facts::PROGRAM;
-use crate::formats::{Connection, HostPath};
+use crate::formats::{Connection, HostPath, ImageFormat, Size};
 use crate::host::{Program, Root, STATE, STATE_DIR, Writer};
 use crate::knobs;
+use crate::plan::restore::guest_name;
 use crate::plan::{Plan, Step, unwritten_loader};
 use crate::resources::{State, Value};
 use nix::errno::Errno;
@@ -47,11 +48,16 @@ pub(super) fn program(step: &Step) -> Option<Program> {
         Step::Attribute { path, after: Value::Affinity(cpus), .. } => {
             Some(Program::Place { thread: thread(path)?, cpus: cpus.clone() })
         }
+        Step::Disk { copy: Some(copy), .. } => Some(Program::CopyImage { copy: copy.clone() }),
+        Step::Link { path, after, .. } => {
+            let (connection, name) = Connection::of_autostart(path)?;
+            Some(Program::Autostart { connection, name: guest_name(name), on: after.is_some() })
+        }
         Step::Domain { name, path, after, .. } => {
             let (connection, _) = Connection::of_definition(path)?;
             Some(match after {
                 Some(xml) => Program::Define { connection, xml: xml.clone() },
-                None => Program::Undefine { connection, name: crate::plan::restore::guest_name(name) },
+                None => Program::Undefine { connection, name: guest_name(name) },
             })
         }
         _ => None,
@@ -63,12 +69,22 @@ fn thread(path: &HostPath) -> Option<u32> {
     path.as_str().strip_prefix("/proc/")?.split_once('/')?.0.parse().ok()
 }
 
+/// The libvirt that a step is done by.
+fn connection(step: &Step) -> Option<Connection> {
+    let of = match step {
+        Step::Domain { path, .. } => Connection::of_definition(path),
+        Step::Link { path, .. } => Connection::of_autostart(path),
+        _ => None,
+    };
+    of.map(|(connection, _)| connection)
+}
+
 /// Takes the guests out of the steps where their libvirt does not answer, so that the rest can be done; why. A libvirt
 /// that is not installed is an obstacle, and no reason to go on.
 pub fn without_unanswered(steps: &mut Vec<Step>, root: &Root, writer: &Writer) -> Option<String> {
     let mut asked: Vec<(Connection, Option<String>)> = Vec::new();
-    for step in steps.iter().filter(|step| matches!(step, Step::Domain { .. })) {
-        let Some((connection, _)) = step.path().and_then(Connection::of_definition) else { continue };
+    for step in steps.iter() {
+        let Some(connection) = connection(step) else { continue };
         let is_there = program(step).is_some_and(|program| program.is_there(root));
         if asked.iter().any(|(known, _)| *known == connection) || !is_there {
             continue;
@@ -76,14 +92,14 @@ pub fn without_unanswered(steps: &mut Vec<Step>, root: &Root, writer: &Writer) -
         let answer = writer.run(&Program::AskLibvirt { connection: connection.clone() });
         asked.push((connection, answer.and_then(Result::err).map(|error| error.to_string())));
     }
-    let unanswered = |step: &Step| match step {
-        Step::Domain { path, .. } => {
-            let of = Connection::of_definition(path).map(|(connection, _)| connection);
-            asked.iter().any(|(connection, error)| error.is_some() && of.as_ref() == Some(connection))
-        }
-        _ => false,
+    let unanswered = |step: &Step| {
+        let of = connection(step);
+        asked.iter().any(|(connection, error)| error.is_some() && of.as_ref() == Some(connection))
     };
-    steps.retain(|step| !unanswered(step));
+    let any = asked.iter().any(|(_, error)| error.is_some());
+    // A guest that stays defined keeps its disk.
+    let removed = |step: &Step| matches!(step, Step::Disk { copy: None, .. });
+    steps.retain(|step| !(unanswered(step) || any && removed(step)));
     let errors: Vec<String> = asked.into_iter().filter_map(|(_, error)| error).collect();
     (!errors.is_empty()).then(|| errors.join("\n"))
 }
@@ -117,6 +133,12 @@ pub(super) fn preflight(steps: &[Step], root: &Root, kept: usize) -> Result<(), 
                     found.push(cannot(path, errno));
                 }
             }
+            Step::Link { path, .. } if Connection::is_asked(path) => {}
+            Step::Disk { path, copy: Some(copy), .. } if root.is_live() => {
+                // The tables of qcow2 have less than 2 bytes in 10,000.
+                let tables = if copy.format == ImageFormat::Qcow2 { copy.bytes / 5000 } else { 0 };
+                wanted.push((path.clone(), copy.bytes.saturating_add(tables)));
+            }
             Step::File { path, after, .. } | Step::Link { path, after, .. } => {
                 wanted.push((path.clone(), after.as_ref().map_or(0, String::len) as u64));
             }
@@ -126,7 +148,7 @@ pub(super) fn preflight(steps: &[Step], root: &Root, kept: usize) -> Result<(), 
             Step::Run { program } if root.is_live() && program.generates().is_some() => {
                 wanted.extend(program.generates().map(|path| (HostPath::new(path), GENERATED)));
             }
-            Step::Domain { .. } | Step::Run { .. } | Step::Directory { .. } => {}
+            Step::Disk { .. } | Step::Domain { .. } | Step::Run { .. } | Step::Directory { .. } => {}
         }
     }
     let mut needed: BTreeMap<u64, u64> = BTreeMap::new();
@@ -135,18 +157,21 @@ pub(super) fn preflight(steps: &[Step], root: &Root, kept: usize) -> Result<(), 
             Err(errno) => found.push(cannot(path, errno)),
             Ok(room) => {
                 let sum = needed.entry(room.device).or_default();
-                *sum += bytes + EACH;
+                *sum = sum.saturating_add(*bytes).saturating_add(EACH);
                 if room.bytes < *sum || !room.files {
-                    let (free, need) = (room.bytes >> 10, sum.div_ceil(1024));
+                    let (free, need) = (amount(room.bytes), amount(*sum));
                     let none = if room.files { "" } else { ", and no further file can be made" };
-                    found.push(format!(
-                        "no room for {path}: {free} KiB are free, {need} KiB are needed{none}"
-                    ));
+                    found.push(format!("no room for {path}: {free} are free, {need} are needed{none}"));
                 }
             }
         }
     }
     if found.is_empty() { Ok(()) } else { Err(found) }
+}
+
+/// Bytes for people: KiB where a file is meant, GiB where a disk is.
+fn amount(bytes: u64) -> String {
+    if bytes >= 1 << 30 { Size(bytes).gib() } else { format!("{} KiB", bytes.div_ceil(1024)) }
 }
 
 fn cannot(path: &HostPath, errno: Errno) -> String {

@@ -47,6 +47,17 @@ fn capture_one(step: &Step, work: &Work, root: &Root) -> Result<Option<Entry>, S
             let ours = after.as_ref().map(|target| Node::Link { target: target.clone() });
             (path, Change::File { before: there(path, root)?, ours })
         }
+        Step::Disk { guest, path, copy } => {
+            let there = match root.image(path) {
+                Err(ReadError::Absent) => false,
+                Ok(_) => true,
+                Err(error) => return Err(format!("{path} cannot be read: {error}")),
+            };
+            if there == copy.is_some() {
+                return Err(changed(path));
+            }
+            (path, Change::Disk { guest: guest.clone(), ours: copy.is_some() })
+        }
         Step::Domain { name, path, before, after, .. } => {
             let old = there(path, root)?;
             unchanged(path, old.as_ref(), before.as_deref())?;

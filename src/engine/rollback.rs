@@ -5,6 +5,7 @@ use super::steps::{carry_out, describe};
 use super::{End, load};
 use crate::facts::boot::{GRUB_CFG, GRUB2_CFG};
 use crate::formats::HostPath;
+use crate::guest::cloud_init::{guest_of, image};
 use crate::host::{JOURNAL, Program, Read, Root, STATE, STATE_DIR, StoreError, Writer};
 use crate::journal::{Change, Ending, Entry, Journal, Record, State};
 use crate::plan::Step;
@@ -104,6 +105,11 @@ fn put_back(
     for entry in entries.iter().filter(|entry| !matches!(entry.change, Change::Attribute { .. })) {
         if let Err(errno) = writer.remove_temporary(&entry.path) {
             notes.push(format!("what was half written beside {} stays: {}", entry.path, errno.desc()));
+        }
+        let image = guest_of(&entry.path).map(image);
+        if let Some((image, Err(errno))) = image.map(|image| (image.clone(), writer.remove_temporary(&image)))
+        {
+            notes.push(format!("what was half made beside {image} stays: {}", errno.desc()));
         }
     }
     // No tree has it: no program is run there.

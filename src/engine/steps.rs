@@ -7,8 +7,8 @@ use crate::facts::irqs::DEFAULT_AFFINITY;
 use crate::facts::{grubenv, trial};
 use crate::formats::thread::{kernel_thread, status};
 use crate::formats::trial::{Trial, line};
-use crate::formats::{Connection, HostPath};
-use crate::host::{Program, Read, Root, Writer};
+use crate::formats::{Connection, HostPath, Size};
+use crate::host::{Program, Read, Removal, Root, Writer};
 use crate::plan::Step;
 use crate::resources::Value;
 use nix::errno::Errno;
@@ -25,6 +25,16 @@ pub(super) fn describe(step: &Step) -> String {
             format!("keep {name} on CPUs {cpus}, {path}")
         }
         Step::Attribute { path, after, .. } => format!("set {path} to {after}"),
+        Step::Disk { path, copy: Some(copy), .. } => {
+            let (format, size) = (copy.format.name(), Size(copy.bytes).gib());
+            format!("make disk {path}, {format} of {size}, a copy of {}", copy.base)
+        }
+        Step::Disk { path, copy: None, .. } => format!("remove disk {path}, which no guest has used"),
+        Step::Link { path, after, .. } if Connection::of_autostart(path).is_some() => {
+            let (connection, name) = Connection::of_autostart(path).expect("it is one");
+            let whether = if after.is_some() { "on" } else { "off" };
+            format!("turn autostart of guest {name} {whether} in {}", connection.uri())
+        }
         Step::File { path, after: Some(_), .. } => format!("write {path}"),
         Step::File { path, after: None, .. } | Step::Link { path, after: None, .. } => {
             format!("remove {path}")
@@ -78,6 +88,20 @@ pub(super) fn carry_out(step: &Step, trial: Option<&Trial>, root: &Root, writer:
         Step::File { path, after: Some(after), mode, metadata, .. } => {
             done(writer.file(path, after, *mode, metadata.as_ref()))
         }
+        Step::Link { path, after, .. } if Connection::of_autostart(path).is_some() && root.is_live() => {
+            autostart(step, path, after.is_some(), root, writer)
+        }
+        Step::Link { path, .. } if Connection::is_asked(path) => Outcome::LeftToYou,
+        Step::Disk { .. } if !root.is_live() => Outcome::LeftToYou,
+        Step::Disk { path, copy: Some(copy), .. } => {
+            writer.disk(path, copy).map_or_else(Outcome::Failed, |()| Outcome::Done)
+        }
+        Step::Disk { path, copy: None, .. } => match writer.remove_disk(path) {
+            Ok(Removal::Done) => Outcome::Done,
+            Ok(Removal::Used) => Outcome::Impossible("it has been written to meanwhile, and stays".into()),
+            Ok(Removal::Locked) => Outcome::Impossible("a guest runs with it".into()),
+            Err(errno) => Outcome::Failed(errno.desc().into()),
+        },
         Step::Link { path, after: Some(target), .. } => done(writer.link(path, target)),
         Step::File { path, after: None, .. } | Step::Link { path, after: None, .. } => {
             done(writer.remove(path))
@@ -95,6 +119,16 @@ pub(super) fn carry_out(step: &Step, trial: Option<&Trial>, root: &Root, writer:
             done(writer.file(path, xml, 0o600, metadata.as_ref()))
         }
         Step::Domain { path, after: None, .. } => done(writer.remove(path)),
+    }
+}
+
+/// Has libvirt start a guest or not, and reads back what it says.
+fn autostart(step: &Step, path: &HostPath, on: bool, root: &Root, writer: &Writer) -> Outcome {
+    match program(step).map_or(Outcome::LeftToYou, |program| run(&program, writer)) {
+        Outcome::Done if Read::link(root, path).is_ok() != on => {
+            Outcome::Failed(format!("libvirt still has it {}", if on { "off" } else { "on" }))
+        }
+        outcome => outcome,
     }
 }
 

@@ -13,6 +13,9 @@ const SYSTEM: &str = "qemu:///system";
 /// Where the system's libvirt keeps its definitions (<https://libvirt.org/drvqemu.html>).
 const FILES: &str = "/etc/libvirt/qemu";
 
+/// The directory there with a link for each guest that is started with the host.
+const AUTOSTART: &str = "autostart";
+
 /// Below it stand the definitions of every other libvirt, which only that libvirt itself can read: no such directory
 /// is ever made.
 const ANSWERED: &str = "/.libvirt";
@@ -94,8 +97,21 @@ impl Connection {
     /// # Panics
     /// As [`HostPath::new`]: names are checked before.
     pub fn definition(&self, name: &str) -> HostPath {
+        HostPath::new(format!("{}/{name}.xml", self.directory()))
+    }
+
+    /// Where it has a link to the definition of a guest that it starts by itself: a link, or for another libvirt than
+    /// the system's a name that stands for asking it.
+    ///
+    /// # Panics
+    /// As [`HostPath::new`]: names are checked before.
+    pub fn autostart(&self, name: &str) -> HostPath {
+        HostPath::new(format!("{}/{AUTOSTART}/{name}.xml", self.directory()))
+    }
+
+    fn directory(&self) -> String {
         if self.is_system() {
-            return HostPath::new(format!("{FILES}/{name}.xml"));
+            return FILES.into();
         }
         let mut encoded = String::new();
         for byte in self.0.bytes() {
@@ -104,7 +120,7 @@ impl Connection {
                 _ => write!(encoded, "%{byte:02x}").expect("a String takes all"),
             }
         }
-        HostPath::new(format!("{ANSWERED}/{encoded}/{name}.xml"))
+        format!("{ANSWERED}/{encoded}")
     }
 
     /// The libvirt and the guest whose definition a path is; `None` for any other path.
@@ -120,6 +136,15 @@ impl Connection {
         let connection = Connection::parse(&decode(encoded)?).ok()?;
         // One name for one libvirt.
         (connection.definition(name) == *path && !connection.is_system()).then_some((connection, name))
+    }
+
+    /// The libvirt and the guest whose start a path is about; `None` for any other path.
+    pub fn of_autostart(path: &HostPath) -> Option<(Connection, &str)> {
+        let (dir, file) = path.split();
+        let (above, name) = dir.as_ref()?.split();
+        let definition = above.filter(|_| name == AUTOSTART)?.join(file);
+        let (connection, _) = Connection::of_definition(&definition)?;
+        Some((connection, file.strip_suffix(".xml")?))
     }
 
     /// Whether a path stands for asking a libvirt, and is no file.
@@ -213,6 +238,11 @@ mod tests {
                 return Ok(());
             };
             let definition = connection.definition(&name);
+            let autostart = connection.autostart(&name);
+            let known = Some((connection.clone(), name.as_str()));
+            prop_assert_eq!(Connection::of_autostart(&autostart), known);
+            prop_assert_eq!(Connection::of_autostart(&definition), None);
+            prop_assert_eq!(Connection::of_definition(&autostart), None);
             prop_assert_eq!(Connection::of_definition(&definition), Some((connection, name.as_str())));
         }
     }

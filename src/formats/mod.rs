@@ -7,6 +7,7 @@ pub mod domain_xml;
 pub mod grub;
 pub mod grub_menu;
 pub mod grubenv;
+pub mod image;
 pub mod kernel_args;
 pub mod libvirt;
 pub mod path;
@@ -18,6 +19,7 @@ pub mod time;
 pub mod trial;
 
 pub use cpuset::CpuSet;
+pub use image::{Image, ImageCopy, ImageFormat};
 pub use libvirt::Connection;
 pub use path::HostPath;
 pub use pci::{DeviceName, PciAddress};

@@ -19,8 +19,21 @@ pub(super) fn definition(path: &HostPath) -> Result<Rc<File>, ReadError> {
     Ok(Rc::new(File { bytes: xml.trim_end().to_owned().into_bytes(), mode: 0o600 }))
 }
 
+/// The link to the definition of a guest that its libvirt starts by itself (see [`Connection::autostart`]).
+pub(super) fn autostart(path: &HostPath) -> Result<Rc<str>, ReadError> {
+    let (connection, name) = Connection::of_autostart(path).ok_or(ReadError::Absent)?;
+    let names = virsh(&connection, &["list", "--all", "--autostart", "--name"])?;
+    match names.lines().any(|line| line == name) {
+        true => Ok(connection.definition(name).as_str().into()),
+        false => Err(ReadError::Absent),
+    }
+}
+
 /// The same as what is at a path.
 pub(super) fn node(path: &HostPath) -> Result<Node, ReadError> {
+    if Connection::of_autostart(path).is_some() {
+        return autostart(path).map(|target| Node::Link { target: target.to_string() });
+    }
     let text = definition(path)?.text().into_owned();
     Ok(Node::File { text, metadata: Metadata { mode: 0o600, ..Metadata::default() } })
 }

@@ -5,6 +5,7 @@
 
 mod capabilities;
 mod capture;
+mod images;
 mod kernel_log;
 mod libvirt;
 mod machine;
@@ -17,6 +18,7 @@ mod snapshot;
 mod store;
 mod writer;
 
+pub use images::Removal;
 pub use machine::Machine;
 pub use process::{
     Loaded, is_root, load, load_input, now, pause, print, print_error, replace_output, wants_color,
@@ -30,8 +32,8 @@ pub use snapshot::{Entry, Snapshot};
 pub use store::{JOURNAL, STATE, STATE_DIR, StoreError, time_and_id};
 pub use writer::{LockError, Writer};
 
-use crate::formats::HostPath;
 use crate::formats::thread::kernel_thread;
+use crate::formats::{HostPath, Image};
 use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::rc::Rc;
@@ -202,6 +204,9 @@ pub trait Read {
 
     /// A model-specific register of a CPU (msr(4)); of a tree none.
     fn register(&self, cpu: u32, number: u64) -> Result<u64, ReadError>;
+
+    /// What an image of a disk is, a file or a block device: no more is read of it than its header.
+    fn image(&self, path: &HostPath) -> Result<Image, ReadError>;
 
     /// What is at the path itself, with its owner; [`ReadError::Unsuitable`] for what is neither a text file nor
     /// a symbolic link.

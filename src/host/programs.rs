@@ -3,7 +3,7 @@
 
 use super::libvirt::PATIENCE;
 use crate::formats::grub::{GRUB_CFG, GRUB2_CFG};
-use crate::formats::{Connection, CpuSet, HostPath, Policy};
+use crate::formats::{Connection, CpuSet, HostPath, ImageCopy, Policy};
 use std::borrow::Cow;
 use std::fmt;
 use std::io::Write;
@@ -71,6 +71,26 @@ pub enum Program {
         connection: Connection,
         /// The domain XML.
         xml: String,
+    },
+    /// `virsh autostart`: whether libvirt starts a guest with the host.
+    Autostart {
+        /// In which libvirt.
+        connection: Connection,
+        /// The guest's name, an argument of its own.
+        name: GuestName,
+        /// Whether it does.
+        on: bool,
+    },
+    /// `qemu-img create`: makes an image of an empty file, with all its room reserved. The file is its standard input:
+    /// no name can lead it elsewhere.
+    CreateImage {
+        /// What it becomes.
+        copy: ImageCopy,
+    },
+    /// `qemu-img convert`: copies an image into one that was made, in the same way.
+    CopyImage {
+        /// From where to what.
+        copy: ImageCopy,
     },
     /// `virsh undefine`: the definition goes; a guest that runs goes on running, and is gone once it stops. Its
     /// NVRAM stays.
@@ -144,6 +164,14 @@ impl Program {
             Program::MakeSeed { .. } => "xorriso -as mkisofs -quiet -V cidata -joliet -rational-rock",
             Program::RemoveSeed { .. } => "rm --force --",
             Program::Define { connection, .. } => return virsh(connection, "define --validate /dev/stdin"),
+            Program::Autostart { connection, on, .. } => {
+                return virsh(
+                    connection,
+                    if *on { "autostart --domain" } else { "autostart --disable --domain" },
+                );
+            }
+            Program::CreateImage { .. } => "qemu-img create -q -o preallocation=falloc",
+            Program::CopyImage { .. } => "qemu-img convert -q -n --target-is-zero",
             Program::Undefine { connection, .. } => {
                 return virsh(connection, "undefine --keep-nvram --domain");
             }
@@ -175,9 +203,11 @@ impl Program {
             Program::Schedule { .. } | Program::Place { .. } => "util-linux",
             Program::MakeSeed { .. } => "xorriso",
             Program::RemoveSeed { .. } => "coreutils",
-            Program::AskLibvirt { .. } | Program::Define { .. } | Program::Undefine { .. } => {
-                "libvirt-clients"
-            }
+            Program::CreateImage { .. } | Program::CopyImage { .. } => "qemu-utils",
+            Program::AskLibvirt { .. }
+            | Program::Autostart { .. }
+            | Program::Define { .. }
+            | Program::Undefine { .. } => "libvirt-clients",
         }
     }
 
@@ -195,17 +225,27 @@ impl Program {
 
     /// Runs it and waits. Only the writer of the live machine calls this.
     pub(super) fn run(&self, arguments: &[&str]) -> Result<(), ProgramError> {
+        self.run_on(arguments, Stdio::piped())
+    }
+
+    /// The same with a file, or else a pipe, as its standard input.
+    pub(super) fn run_on(&self, arguments: &[&str], input: Stdio) -> Result<(), ProgramError> {
         let command = self.command();
         // A URI has no space in it.
         let mut words = command.split(' ');
         let name = words.next().expect("a command has a name");
         let fail = |what: String, output: String| ProgramError { what, output };
         let own = match self {
-            Program::Undefine { name, .. } => vec![name.0.clone()],
+            Program::Undefine { name, .. } | Program::Autostart { name, .. } => vec![name.0.clone()],
             Program::Schedule { thread, policy } => schedule(*thread, *policy).into(),
             Program::Place { thread, cpus } => vec![cpus.to_string(), thread.to_string()],
-            Program::MakeSeed { from, image } => {
-                vec!["-o".into(), image.to_string(), from.to_string()]
+            Program::MakeSeed { from, .. } => vec![from.to_string()],
+            Program::CreateImage { copy } => {
+                ["-f", copy.format.name(), INPUT, &copy.bytes.to_string()].map(String::from).into()
+            }
+            Program::CopyImage { copy } => {
+                let formats = ["-f", copy.base_format.name(), "-O", copy.format.name()];
+                formats.into_iter().chain([copy.base.as_str(), INPUT]).map(String::from).collect()
             }
             Program::RemoveSeed { image } => vec![image.to_string()],
             _ => Vec::new(),
@@ -220,19 +260,18 @@ impl Program {
             .env_clear()
             .env("PATH", PATH.join(":"))
             .env("LC_ALL", "C")
-            .stdin(Stdio::piped())
+            .stdin(input)
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
             .spawn()
             .map_err(|error| {
                 fail(format!("`{name}` could not be started: {error}; is it installed?"), String::new())
             })?;
-        let mut input = child.stdin.take().expect("piped");
-        if let Program::Define { xml, .. } = self {
+        let input = child.stdin.take();
+        if let (Some(mut input), Program::Define { xml, .. }) = (input, self) {
             // The program says itself why it did not read its input.
             let _ = input.write_all(xml.as_bytes());
         }
-        drop(input);
         let output =
             child.wait_with_output().map_err(|error| fail(format!("`{name}`: {error}"), String::new()))?;
         if output.status.success() {
@@ -245,6 +284,9 @@ impl Program {
         ))
     }
 }
+
+/// The standard input as a file that can be opened anew.
+const INPUT: &str = "/proc/self/fd/0";
 
 /// The arguments of `chrt`.
 fn schedule(thread: u32, policy: Policy) -> [String; 4] {

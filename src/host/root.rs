@@ -1,7 +1,8 @@
 //! The directory that is `/` for everything: the live machine's, or the tree given with `--root`.
 
 use super::{File, MAX_FILE, Metadata, Node, Read, ReadError, kernel_log, libvirt};
-use crate::formats::{Connection, HostPath};
+use crate::formats::image::HEAD;
+use crate::formats::{Connection, HostPath, Image};
 use nix::errno::Errno;
 use nix::fcntl::{AtFlags, OFlag, OpenHow, ResolveFlag, open, openat, openat2, readlinkat};
 use nix::sys::stat::{Mode, SFlag, fstat, fstatat};
@@ -151,6 +152,21 @@ pub(super) fn metadata(file: impl AsFd) -> Result<Metadata, Errno> {
     Ok(Metadata { mode: stat.st_mode & 0o7777, uid: stat.st_uid, gid: stat.st_gid, label })
 }
 
+/// What an open image is.
+fn image_of(mut file: std::fs::File) -> Result<Image, ReadError> {
+    let fail = |error: std::io::Error| classify(Errno::from_raw(error.raw_os_error().unwrap_or(0)));
+    let stat = fstat(&file).map_err(classify)?;
+    let kind = SFlag::from_bits_truncate(stat.st_mode) & SFlag::S_IFMT;
+    if kind != SFlag::S_IFREG && kind != SFlag::S_IFBLK {
+        return Err(ReadError::Unsuitable);
+    }
+    let mut head = Vec::new();
+    std::io::Read::read_to_end(&mut std::io::Read::take(&mut file, HEAD as u64), &mut head).map_err(fail)?;
+    // The size of a device is where it ends.
+    let length = std::io::Seek::seek(&mut file, std::io::SeekFrom::End(0)).map_err(fail)?;
+    Ok(Image::of(&head, length, stat.st_mtime))
+}
+
 fn classify(errno: Errno) -> ReadError {
     match errno {
         Errno::ENOENT | Errno::ENOTDIR => ReadError::Absent,
@@ -193,7 +209,16 @@ impl Read for Root {
         node_at(&dir, name, MAX_FILE)
     }
 
+    fn image(&self, path: &HostPath) -> Result<Image, ReadError> {
+        let flags = OFlag::O_RDONLY | OFlag::O_NONBLOCK | OFlag::O_NOCTTY;
+        let file = std::fs::File::from(self.open(path.relative(), flags, Mode::empty()).map_err(classify)?);
+        image_of(file)
+    }
+
     fn link(&self, path: &HostPath) -> Result<Rc<str>, ReadError> {
+        if self.live && Connection::is_asked(path) {
+            return libvirt::autostart(path);
+        }
         // The link itself, so that its directory is not opened once for each.
         let flags = OFlag::O_PATH | OFlag::O_NOFOLLOW;
         let fd = self.open(path.relative(), flags, Mode::empty()).map_err(classify)?;

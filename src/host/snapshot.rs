@@ -1,7 +1,7 @@
 //! What was read of a machine, each thing once.
 
 use super::{File, Metadata, Node, Read, ReadError};
-use crate::formats::HostPath;
+use crate::formats::{HostPath, Image};
 use std::cell::RefCell;
 use std::collections::{BTreeSet, HashMap};
 use std::rc::Rc;
@@ -194,6 +194,18 @@ impl Read for Snapshot {
     fn lines(&self, path: &HostPath, wanted: fn(&str) -> bool) -> Result<Rc<File>, ReadError> {
         match self.get(path, |machine| machine.lines(path, wanted).map(Entry::File)) {
             Entry::File(file) => Ok(file),
+            Entry::Error(error) => Err(error),
+            _ => Err(ReadError::Unsuitable),
+        }
+    }
+
+    /// Kept as a file that says what it is.
+    fn image(&self, path: &HostPath) -> Result<Image, ReadError> {
+        let read = |image: Image| {
+            Entry::File(Rc::new(File { bytes: format!("{image}\n").into_bytes(), mode: 0o600 }))
+        };
+        match self.get(path, |machine| machine.image(path).map(read)) {
+            Entry::File(file) => Image::parse(&file.text()).ok_or(ReadError::Unsuitable),
             Entry::Error(error) => Err(error),
             _ => Err(ReadError::Unsuitable),
         }

@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 
 /// The write capability for one root, held under the lock that lets one run work at a time.
 pub struct Writer<'r> {
-    root: &'r Root,
+    pub(super) root: &'r Root,
     _lock: Flock<OwnedFd>,
 }
 
@@ -181,9 +181,10 @@ impl<'r> Writer<'r> {
         // GRUB reads what a link points to, which may be on another file system: there it is written over.
         let in_use = program.generates().map(HostPath::new);
         let beside = in_use.filter(|in_use| Read::link(self.root, in_use).is_err());
-        self.root.is_live().then(|| match beside {
-            None => program.run(&[]),
-            Some(in_use) => {
+        self.root.is_live().then(|| match (program, beside) {
+            (Program::MakeSeed { image, .. }, _) => self.seed(program, image),
+            (_, None) => program.run(&[]),
+            (_, Some(in_use)) => {
                 program.run(&["--output", &format!("{in_use}{GENERATED}")])?;
                 self.take_generated(&in_use).map_err(|errno| {
                     ProgramError::new(format!("{in_use} cannot be replaced: {}", errno.desc()))
@@ -255,7 +256,7 @@ fn is_kernels(fd: &OwnedFd) -> Result<bool, Errno> {
     Ok([SYSFS_MAGIC, PROC_SUPER_MAGIC].contains(&fstatfs(fd)?.filesystem_type()))
 }
 
-fn remove_if_there(dir: &OwnedFd, name: &str) -> Result<(), Errno> {
+pub(super) fn remove_if_there(dir: &OwnedFd, name: &str) -> Result<(), Errno> {
     match unlinkat(dir, name, UnlinkatFlags::NoRemoveDir) {
         Err(Errno::ENOENT) => Ok(()),
         other => other,
@@ -263,7 +264,7 @@ fn remove_if_there(dir: &OwnedFd, name: &str) -> Result<(), Errno> {
 }
 
 /// The name under which a file is written before it takes its own.
-fn temporary(name: &str) -> String {
+pub(super) fn temporary(name: &str) -> String {
     format!(".{name}.rtkvm-tune")
 }
 
@@ -320,7 +321,7 @@ fn replace(
 
 /// Makes the missing directories above `path`, 0755 whatever the umask, for a system directory must be readable; that of
 /// the state is private.
-fn make_parents(root: &Root, path: &HostPath) -> Result<(), Errno> {
+pub(super) fn make_parents(root: &Root, path: &HostPath) -> Result<(), Errno> {
     let mode = |dir: &HostPath| if dir.as_str() == STATE_DIR { 0o700 } else { 0o755 };
     path.split().0.map_or(Ok(()), |dir| make_directory(root, &dir, mode(&dir)))
 }

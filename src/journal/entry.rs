@@ -1,8 +1,9 @@
 //! One thing that we change or changed: what was there before, and what we set.
 
 use crate::formats::boot_line::Form;
+use crate::formats::image::UNUSED;
 use crate::formats::kernel_args::KernelArg;
-use crate::formats::{Connection, HostPath};
+use crate::formats::{Connection, HostPath, Image};
 use crate::guest;
 use crate::host::{Node, Read, ReadError};
 use crate::resources::Value;
@@ -48,6 +49,13 @@ pub enum Change {
         before: Option<Node>,
         /// What we put there.
         ours: Option<Node>,
+    },
+    /// A disk that was not there.
+    Disk {
+        /// The guest that it is of.
+        guest: String,
+        /// Whether we made it; else we have removed it again.
+        ours: bool,
     },
     /// A guest's definition; `None`: it is not defined.
     Domain {
@@ -117,6 +125,12 @@ impl Entry {
                     })
                 }
             },
+            Change::Disk { .. } => match host.image(&self.path) {
+                Ok(Image { changed: UNUSED, .. }) => Ok(Standing::Ours),
+                Ok(_) | Err(ReadError::Unsuitable) => Ok(Standing::Foreign("it is in use".into())),
+                Err(ReadError::Absent) => Ok(Standing::Before),
+                Err(error) => Err(error),
+            },
             Change::Domain { before, ours, .. } => match there(host, &self.path) {
                 Err(ReadError::Unsuitable) => Ok(Standing::Foreign("no definition".into())),
                 now => Ok(domain(before.as_ref(), ours.as_deref(), now?.as_ref())),
@@ -142,6 +156,7 @@ impl Entry {
         let nothing = match &self.change {
             Change::Attribute { .. } => false,
             Change::File { before, ours } => before.is_none() && ours.is_none(),
+            Change::Disk { ours, .. } => !ours,
             Change::Domain { before, ours, .. } => before.is_none() && ours.is_none(),
         };
         nothing && self.directories.is_empty()
@@ -154,6 +169,7 @@ impl Entry {
         match (&mut self.change, &later.change) {
             (Change::Attribute { ours, .. }, Change::Attribute { ours: new, .. }) => *ours = new.clone(),
             (Change::File { ours, .. }, Change::File { ours: new, .. }) => *ours = new.clone(),
+            (Change::Disk { ours, .. }, Change::Disk { ours: new, .. }) => *ours = *new,
             (Change::Domain { ours, .. }, Change::Domain { ours: new, .. }) => *ours = new.clone(),
             // Another kind of thing in its place: what was first is still what was first.
             _ => {}
@@ -162,7 +178,13 @@ impl Entry {
 
     /// Refuses what this program would not have written.
     pub(super) fn check(&self, file: &str) -> Result<(), String> {
-        let Change::Domain { name, .. } = &self.change else { return Ok(()) };
+        let name = match &self.change {
+            Change::Domain { name, .. } => name,
+            Change::Disk { guest, .. } if crate::host::GuestName::new(guest).is_none() => {
+                return Err(format!("{file} is damaged: it has a disk of guest {guest:?}"));
+            }
+            _ => return Ok(()),
+        };
         let right = crate::host::GuestName::new(name).is_some()
             && Connection::of_definition(&self.path).is_some_and(|(_, defined)| defined == name);
         match right {

@@ -2,13 +2,14 @@
 
 use super::{Context, Disruption, Knob, Reach, Setting, Values};
 use crate::facts::Architecture;
+use crate::formats::HostPath;
 use crate::guest::cloud_init::{self, Inside};
 use crate::guest::{Domain, Host, default_template};
 use crate::placement::GuestPlace;
-use crate::profile::{Diagnostic, Guest, Os, Spanned};
+use crate::profile::{Diagnostic, Disk, Guest, Os, Spanned};
 use crate::resources::{OwnedFile, Resource};
 
-pub(super) const KNOBS: &[Knob] = &[SEED, DOMAIN];
+pub(super) const KNOBS: &[Knob] = &[SEED, DISK, DOMAIN, AUTOSTART];
 
 const SEED: Knob = Knob {
     id: "guest.seed",
@@ -50,6 +51,53 @@ const SEED: Knob = Knob {
             }
         }
         Ok(settings)
+    },
+};
+
+const DISK: Knob = Knob {
+    id: "guest.disk",
+    summary: "Make each disk of the profile that has a base image and is not there",
+    why: "A guest that works in real time has its disk whole and to itself: a full copy needs no look at a backing file, \
+        and with all its room reserved no write has to wait for a block to be found, or fails on a full file system. A \
+        file that is there already is the disk, whatever is in it: it is never written over, nor made larger.",
+    source: "qemu-img(1), create with preallocation=falloc and convert; libvirt formatdomain, disks",
+    since: "QEMU 5.0",
+    check: "there is a file at the disk's path",
+    reach: Reach::GuestRestart,
+    disruption: Disruption::None,
+    values: Values::ON,
+    settings: |ctx| {
+        let disks =
+            ctx.profile.guests.iter().flat_map(|guest| guest.disks.iter().map(move |disk| (guest, disk)));
+        let based = disks.filter(|(_, disk)| disk.base.is_some());
+        let setting = |(guest, disk): (&Guest, &Disk)| {
+            let (name, path) = (guest.name.value.clone(), HostPath::new(&*disk.source.value));
+            let copy = ctx.copies.get(&disk.source.value).cloned();
+            Setting::new(format!("guest {name}, {path}"), Resource::Disk { guest: name, path, copy })
+        };
+        Ok(based.map(setting).collect())
+    },
+};
+
+const AUTOSTART: Knob = Knob {
+    id: "guest.autostart",
+    summary: "Have libvirt start each guest with the host, or not, where `autostart` says so",
+    why: "A host that comes back by itself after a power cut should bring its real-time guests with it; one that is still \
+        being set up should not. Without the key it stays as it is in libvirt.",
+    source: "virsh(1), autostart",
+    since: "every libvirt",
+    check: "libvirt has the guest among those that it starts",
+    reach: Reach::Live,
+    disruption: Disruption::None,
+    values: Values::ON,
+    settings: |ctx| {
+        let setting = |guest: &Guest| {
+            let (name, libvirt) = (&guest.name.value, &ctx.profile.host.libvirt);
+            let on = guest.autostart.as_ref()?.value;
+            let (path, definition) = (libvirt.autostart(name), libvirt.definition(name));
+            Some(Setting::new(format!("guest {name}"), Resource::Autostart { path, definition, on }))
+        };
+        Ok(ctx.profile.guests.iter().filter_map(setting).collect())
     },
 };
 

@@ -17,12 +17,13 @@ mod values;
 mod watchdog;
 
 use crate::facts::Facts;
-use crate::formats::{CpuSet, HostPath};
+use crate::formats::{CpuSet, HostPath, ImageCopy};
 use crate::guest::Templates;
 use crate::placement::Placement;
 use crate::profile::{Diagnostic, Profile, Source};
 use crate::resources::{Attribute, Ignored, Resource, Value};
 use serde::Serialize;
+use std::collections::BTreeMap;
 
 pub use boot::EXTRA_ARGUMENTS;
 pub use irq::IRQ_AFFINITY;
@@ -125,6 +126,8 @@ pub struct Context<'a> {
     pub value: Chosen,
     /// The operator's own user-data of each guest, in the order of the profile.
     pub user_data: &'a [Option<String>],
+    /// What makes each disk of a guest that has a base image and is not there, by its path.
+    pub copies: &'a BTreeMap<String, ImageCopy>,
 }
 
 /// One value that a knob asks for.

@@ -46,8 +46,8 @@ fn one(step: &Step) -> String {
             let text = unified(path, before.as_deref(), after.as_deref());
             format!("diff --git a{path} b{path}\n{kind}\n{text}")
         }
-        // No patch speaks of directories.
-        Step::Run { .. } | Step::Directory { .. } => String::new(),
+        // No patch speaks of directories, nor of images.
+        Step::Disk { .. } | Step::Run { .. } | Step::Directory { .. } => String::new(),
     }
 }
 

@@ -1,13 +1,15 @@
 //! Guests that libvirt has already: whose they are, and what stays of those that the profile no longer has.
 
-use super::{Asked, Item, Step};
+use super::{Asked, Item, Rendered, Step};
 use crate::facts::Facts;
-use crate::formats::HostPath;
-use crate::guest;
-use crate::host::{Program, Read};
+use crate::formats::{Connection, HostPath, ImageCopy, ImageFormat, Size};
+use crate::guest::{self, lint};
+use crate::host::{Program, Read, ReadError};
 use crate::journal::{Change, Entry, State as Past};
-use crate::profile::{Diagnostic, Profile, Spanned};
+use crate::placement::Placement;
+use crate::profile::{BaseImage, Diagnostic, DiskFormat, Profile, Spanned};
 use crate::resources::{Resource, State, follow_ups};
+use std::collections::BTreeMap;
 
 /// More places that differ are counted, not named.
 const MOST_PLACES: usize = 4;
@@ -55,7 +57,13 @@ pub(super) fn may_change(host: &dyn Read, asked: &Asked) -> bool {
 pub(super) fn stays(host: &dyn Read, profile: &Profile, entry: &Entry) -> bool {
     match &entry.change {
         Change::Domain { .. } => host.file(&entry.path).is_ok(),
-        _ => guest::cloud_init::guest_of(&entry.path).is_some_and(|name| !known(profile, name)),
+        // Nothing but the end of its guest makes a disk superfluous.
+        Change::Disk { guest, .. } => !profile.absent.iter().any(|absent| absent.value == *guest),
+        _ => {
+            let start = Connection::of_autostart(&entry.path).map(|(_, name)| name);
+            let of = guest::cloud_init::guest_of(&entry.path).or(start);
+            of.is_some_and(|name| !known(profile, name))
+        }
     }
 }
 
@@ -159,6 +167,91 @@ fn read_user_data(host: &dyn Read, path: &str) -> Result<String, String> {
         true => Ok(text),
         false => Err("its first line is neither `#cloud-config` nor that of a script".into()),
     }
+}
+
+/// What makes each disk that has a base image and is not there, by its path.
+///
+/// # Errors
+/// A base image that cannot be read or copied, or that is larger than the disk is to be.
+pub(super) fn copies(
+    host: &dyn Read,
+    profile: &Profile,
+) -> Result<BTreeMap<String, ImageCopy>, Vec<Diagnostic>> {
+    let (mut copies, mut found) = (BTreeMap::new(), Vec::new());
+    for disk in profile.guests.iter().flat_map(|guest| &guest.disks) {
+        let Some(base) = &disk.base else { continue };
+        if !matches!(host.image(&HostPath::new(&*disk.source.value)), Err(ReadError::Absent)) {
+            continue;
+        }
+        // Who may not look, and a description of a machine that does not tell, say nothing against it.
+        let unseen = host.image(&HostPath::new(&*base.image.value)).err();
+        if unseen.is_some_and(|error| error == ReadError::Untold || error.forbidden().is_some()) {
+            continue;
+        }
+        match copy_of(host, base, disk.format.value) {
+            Ok(copy) => {
+                copies.insert(disk.source.value.clone(), copy);
+            }
+            Err(error) => found.push(error),
+        }
+    }
+    if found.is_empty() { Ok(copies) } else { Err(found) }
+}
+
+fn copy_of(host: &dyn Read, base: &BaseImage, format: DiskFormat) -> Result<ImageCopy, Diagnostic> {
+    let known = |format| match format {
+        DiskFormat::Raw => ImageFormat::Raw,
+        DiskFormat::Qcow2 => ImageFormat::Qcow2,
+    };
+    let path = HostPath::new(&*base.image.value);
+    let image = host.image(&path).map_err(|error| format!("it {error}"));
+    let told = base.format.as_ref().map(|format| known(format.value));
+    let (base_format, least) = image.and_then(|image| image.disk(told)).map_err(|why| {
+        let message = format!("base image {path} cannot be used");
+        Diagnostic::error(base.image.span.clone(), message).label(why)
+    })?;
+    let bytes = base.size.as_ref().map_or(least, |size| size.value.0);
+    if let Some(size) = base.size.as_ref().filter(|size| size.value.0 < least) {
+        let message = format!("a disk of {} has no room for its base image", size.value);
+        let label = format!("the disk in {path} has {}: {least} bytes", Size(least).gib());
+        return Err(Diagnostic::error(size.span.clone(), message).label(label));
+    }
+    Ok(ImageCopy { base: path, base_format, format: known(format), bytes })
+}
+
+/// What the rules of `lint` say of the rendered guests, whatever template made them: the warnings, for people.
+///
+/// # Errors
+/// What libvirt or QEMU would refuse, with the guest, the rule and the line.
+pub(super) fn lint(
+    facts: &Facts,
+    placement: &Placement,
+    profile: &Profile,
+    guests: &[Rendered],
+) -> Result<Vec<String>, Vec<Diagnostic>> {
+    let host = lint::Host::planned(facts, placement);
+    let neighbours: Vec<_> = guests.iter().filter_map(|guest| lint::neighbour(&guest.xml).ok()).collect();
+    let (mut notes, mut found) = (Vec::new(), Vec::new());
+    for guest in guests {
+        let of = profile.guests.iter().find(|of| of.name.value == guest.name);
+        let Some(of) = of else { continue };
+        let others: Vec<_> =
+            neighbours.iter().filter(|neighbour| neighbour.name != guest.name).cloned().collect();
+        // Its template made sure that it is a domain.
+        let findings = lint::lint(&guest.xml, &host, &others).unwrap_or_default();
+        for finding in findings {
+            let (id, line, message) = (finding.rule.id, finding.line, &finding.message);
+            let text = guest.xml.lines().nth(line.saturating_sub(1)).unwrap_or_default().trim();
+            let what = format!("guest {}: {message} ({id}, line {line} of its XML: {text})", guest.name);
+            if finding.rule.fatal {
+                let span = of.template.as_ref().unwrap_or(&of.name).span.clone();
+                found.push(Diagnostic::error(span, what).help(finding.help));
+            } else {
+                notes.push(format!("{what}; {}", finding.help));
+            }
+        }
+    }
+    if found.is_empty() { Ok(notes) } else { Err(found) }
 }
 
 /// The programs that make images of seeds that are not there, though their texts are.

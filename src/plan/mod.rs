@@ -11,6 +11,7 @@ mod in_use;
 mod notes;
 mod owners;
 pub mod restore;
+mod step;
 pub mod table;
 pub mod text;
 mod trial;
@@ -21,12 +22,12 @@ use crate::facts::trial::{RECORD, SCRIPT, TRIAL_UNIT};
 use crate::formats::HostPath;
 use crate::formats::trial::Trial;
 use crate::guest::Templates;
-use crate::host::{Metadata, Program, Read};
+use crate::host::{Program, Read};
 use crate::journal::{self, Entry};
 use crate::knobs::{self, Choice, Context, Disruption, Knob, Reach, Setting};
 use crate::placement::{self, Placement};
 use crate::profile::{BootLoader, Diagnostic, Parsed, Profile};
-use crate::resources::{Observed, Resource, State, Value, follow_ups};
+use crate::resources::{Observed, Resource, State, follow_ups};
 use boot::Boot;
 pub use boot::Held;
 pub use counts::Counts;
@@ -34,6 +35,7 @@ pub use in_use::Running;
 pub use notes::unwritten_loader;
 use restore::{How, Past, Restored};
 use serde::Serialize;
+pub use step::Step;
 use trial::Course;
 
 pub use trial::default_kernel;
@@ -106,105 +108,6 @@ pub struct Item {
     pub wanted: String,
 }
 
-/// One thing that apply does.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "kebab-case", tag = "kind")]
-pub enum Step {
-    /// Write a kernel attribute and read it back.
-    Attribute {
-        /// The file.
-        path: HostPath,
-        /// Its text before.
-        before: String,
-        /// The value.
-        #[serde(serialize_with = "for_kernel")]
-        after: Value,
-        /// The kernel's text with that value, where it is known because it was there before.
-        #[serde(skip)]
-        exact: Option<String>,
-    },
-    /// Replace, make or remove a whole file.
-    File {
-        /// The file.
-        path: HostPath,
-        /// Its text before; `None` if it does not exist.
-        before: Option<String>,
-        /// Its text after; `None` to remove it.
-        after: Option<String>,
-        /// Its permission bits, unless it is there and only its owner can change it.
-        mode: u32,
-        /// Whose it was, where it is put back.
-        #[serde(skip)]
-        metadata: Option<Metadata>,
-    },
-    /// Make, replace or remove a symbolic link.
-    Link {
-        /// Where.
-        path: HostPath,
-        /// Its target before.
-        before: Option<String>,
-        /// Its target after; `None` to remove it.
-        after: Option<String>,
-    },
-    /// Remove a directory that was made for something that is no longer there; if it is empty.
-    Directory {
-        /// Which.
-        path: HostPath,
-    },
-    /// Run a program; on a tree this is left to the operator.
-    Run {
-        /// Which.
-        #[serde(serialize_with = "command")]
-        program: Program,
-    },
-    /// Define a guest, or undefine it.
-    Domain {
-        /// Its name.
-        name: String,
-        /// Where libvirt keeps it.
-        path: HostPath,
-        /// The definition before.
-        before: Option<String>,
-        /// The rendered document, or the definition that is put back; `None` to undefine it.
-        after: Option<String>,
-        /// Whose the file was, where it is put back in a tree.
-        #[serde(skip)]
-        metadata: Option<Metadata>,
-    },
-}
-
-impl Step {
-    /// What it changes; `None` for a program, and for a directory, which follows what is in it.
-    pub fn path(&self) -> Option<&HostPath> {
-        match self {
-            Step::Attribute { path, .. }
-            | Step::File { path, .. }
-            | Step::Link { path, .. }
-            | Step::Domain { path, .. } => Some(path),
-            Step::Run { .. } | Step::Directory { .. } => None,
-        }
-    }
-
-    /// Whether it does the same as a step of another plan. A thread's times, which go on, make no difference.
-    fn is_like(&self, other: &Step) -> bool {
-        match (self, other) {
-            (
-                Step::Attribute { path, before, after, exact },
-                Step::Attribute { path: to, before: now, after: want, exact: put_back },
-            ) => (path, after, exact) == (to, want, put_back) && after.is_unchanged(before, now),
-            _ => self == other,
-        }
-    }
-}
-
-fn for_kernel<S: serde::Serializer>(value: &Value, serializer: S) -> Result<S::Ok, S::Error> {
-    serializer.serialize_str(&value.for_kernel())
-}
-
-fn command<S: serde::Serializer>(program: &Program, serializer: S) -> Result<S::Ok, S::Error> {
-    serializer.serialize_str(&program.command())
-}
-
 /// How much of the profile is planned.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Scope {
@@ -266,6 +169,7 @@ pub fn make(
         }
     };
     let user_data = if scope == Scope::Runtime { Vec::new() } else { guests::user_data(host, profile)? };
+    let copies = if scope == Scope::Runtime { Default::default() } else { guests::copies(host, profile)? };
     let context = |choice: &Choice| Context {
         profile,
         source: &parsed.source,
@@ -274,6 +178,7 @@ pub fn make(
         templates: &templates,
         value: choice.value,
         user_data: &user_data,
+        copies: &copies,
     };
     let mut asked = ask(context, &choices, scope)?;
     guests::keep_uuids(host, &mut asked, take_over);
@@ -284,6 +189,7 @@ pub fn make(
         _ => None,
     });
     let rendered: Vec<_> = rendered.collect();
+    let warned = guests::lint(&facts, &placement, profile, &rendered)?;
     let (left_alone, asked): (Vec<_>, Vec<_>) = asked.into_iter().partition(|asked| asked.kept);
     let boot = match scope {
         Scope::Everything | Scope::Trial(_) => Boot::plan(host, &facts, &asked, &left_alone, &past.state),
@@ -342,6 +248,7 @@ pub fn make(
         notes.extend(effects::balanced(host, &facts));
     }
     notes.extend(notes::kept_pages(&left_alone, &placement, &facts));
+    notes.extend(warned);
     notes.extend(guests::redefined(&facts, &steps));
     notes.extend(guests::waiting(host, &facts, &asked, &items));
     notes.extend(guests::left(host, profile, &past.state));
@@ -483,7 +390,7 @@ fn look_ahead(asked: &[Asked], items: &mut [Item]) {
     }
 }
 
-/// What apply does, in order: attributes, files, guests, the boot configuration. Directories that nothing needs any
+/// What apply does, in order: attributes, files, disks, guests, the boot configuration. Directories that nothing needs any
 /// more go last.
 fn steps(
     host: &dyn Read,
@@ -495,7 +402,7 @@ fn steps(
 ) -> Vec<Step> {
     let mut attributes = Vec::new();
     let mut files = Vec::new();
-    let mut domains = Vec::new();
+    let (mut disks, mut domains, mut starts) = (Vec::new(), Vec::new(), Vec::new());
     let text = |path: &HostPath| host.file(path).ok().map(|file| file.text().into_owned());
     let open = |item: &Item| matches!(item.observed.state, State::Missing | State::Differs(_));
     let changing = asked.iter().zip(items).filter(|(_, item)| open(item)).map(|(asked, _)| asked);
@@ -520,7 +427,17 @@ fn steps(
                 let (name, path, after) = (name.clone(), path.clone(), xml.clone());
                 domains.push(Step::Domain { name, before: text(&path), path, after, metadata: None });
             }
+            Resource::Disk { guest, path, copy: Some(copy) } => {
+                let (guest, path, copy) = (guest.clone(), path.clone(), Some(copy.clone()));
+                disks.push(Step::Disk { guest, path, copy });
+            }
+            Resource::Autostart { path, definition, on } => {
+                let before = host.link(path).ok().map(|link| link.to_string());
+                let after = on.then(|| definition.to_string());
+                starts.push(Step::Link { path: path.clone(), before, after });
+            }
             // All arguments together, in the drop-in; and what cannot be set.
+            Resource::Disk { copy: None, .. } => {}
             Resource::Arguments(_) | Resource::Check { .. } | Resource::Unfit { .. } => {}
         }
     }
@@ -528,10 +445,11 @@ fn steps(
     files.extend(of_trial);
     files.extend_from_slice(&restored.files);
     domains.extend_from_slice(&restored.domains);
+    starts.extend_from_slice(&restored.after_domains);
     let mut programs = after_change(&files);
     programs.extend(guests::missing_images(host, asked, &programs));
     files.extend(programs.into_iter().map(|program| Step::Run { program }));
-    [attributes, files, domains, boot, restored.directories().collect()].concat()
+    [attributes, files, disks, domains, starts, boot, restored.directories().collect()].concat()
 }
 
 /// The programs that make the changes of these files take effect.
@@ -568,29 +486,5 @@ impl Item {
             | State::InLine
             | State::NotApplicable(_) => false,
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::formats::Policy;
-
-    #[test]
-    fn the_times_of_a_thread_make_no_other_step() {
-        const LINE: &str = "24 (ksoftirqd/2) S 2 0 0 0 -1 69238848 0 0 0 0 0 7 0 0 20 0 1 0 5 0 0 \
-            18446744073709551615 0 0 0 0 0 0 0 2147483647 0 0 0 0 17 2 0 0 0 0 0 0 0 0 0 0 0 0 0\n";
-        let step = |before: &str, priority| Step::Attribute {
-            path: HostPath::new("/proc/24/stat"),
-            before: before.to_owned(),
-            after: Value::Policy(Policy::Fifo(priority)),
-            exact: None,
-        };
-        assert!(step(LINE, 2).is_like(&step(&LINE.replace(" S 2 0 0 0 ", " R 2 0 0 0 "), 2)));
-        assert!(step(LINE, 2).is_like(&step(&LINE.replace(" 7 0 0 20 ", " 8 0 0 20 "), 2)));
-        assert!(!step(LINE, 2).is_like(&step(LINE, 4)));
-        // Another thread that has its number now, and somebody else's priority.
-        assert!(!step(LINE, 2).is_like(&step(&LINE.replace(" 0 5 0 0 ", " 0 6 0 0 "), 2)));
-        assert!(!step(LINE, 2).is_like(&step(&LINE.replace(" 17 2 0 0 ", " 17 2 2 1 "), 2)));
     }
 }

@@ -4,8 +4,9 @@ use super::{Item, Running, Step, boot};
 use crate::facts::Boot;
 use crate::facts::boot::{DEFAULT_GRUB, DROP_IN, GRUB_D, Line};
 use crate::facts::trial::{RECORD, SCRIPT};
-use crate::formats::HostPath;
+
 use crate::formats::boot_line::{Known, rewrite};
+use crate::formats::{Connection, HostPath};
 use crate::host::{GuestName, Metadata, Node, Program, Read};
 use crate::journal::{Change, Entry, Journal, Standing, State};
 use crate::knobs::{self, Disruption, Reach};
@@ -49,6 +50,8 @@ pub struct Restored {
     pub(super) attributes: Vec<Step>,
     pub(super) files: Vec<Step>,
     pub(super) domains: Vec<Step>,
+    /// Disks, which a guest has until it is undefined, and starts of guests that must be defined for it.
+    pub(super) after_domains: Vec<Step>,
     pub(super) boot: Vec<Step>,
     directories: Vec<HostPath>,
 }
@@ -79,6 +82,7 @@ impl Restored {
         steps.extend(run(Program::DaemonReload, reload));
         steps.extend(follow_ups.into_iter().map(|program| Step::Run { program }));
         steps.extend_from_slice(&self.domains);
+        steps.extend_from_slice(&self.after_domains);
         let of_trial = |step: &Step| step.path().is_some_and(|path| path.as_str() == SCRIPT);
         steps.extend(run(Program::ForgetOnce, programs.forget_once || self.boot.iter().any(of_trial)));
         steps.extend_from_slice(&self.boot);
@@ -108,6 +112,14 @@ impl Restored {
             // What confirming a trial came to is kept in its record.
             Standing::Foreign(_) if path.as_str() == RECORD => self.put_back(host, entry, how),
             Standing::Foreign(_) if !how.live && entry.is_torn(host) => self.put_back(host, entry, how),
+            // Whatever is asked for: what a guest has written is its own.
+            Standing::Foreign(_) if matches!(entry.change, Change::Disk { .. }) => {
+                self.notes.push(format!(
+                    "{path} has been written to since it was made, and stays; `rm {}` removes it",
+                    quoted(path.as_str())
+                ));
+                self.finish(entry);
+            }
             Standing::Foreign(now) if !how.force => self.notes.push(format!(
                 "{path} was changed by somebody else since: {now}; it is left as it is, `revert --force` takes it back"
             )),
@@ -161,11 +173,18 @@ impl Restored {
                 };
                 self.finish(entry);
                 let step = file_step(path, now.as_ref(), after.as_ref());
+                let start = after.is_some() && Connection::of_autostart(&entry.path).is_some();
                 match (is_of_debian(&entry.path), entry.arguments.is_empty()) {
                     (true, _) | (_, false) => self.boot.push(step),
+                    (false, true) if start => self.after_domains.push(step),
                     (false, true) => self.files.push(step),
                 }
                 (running, after.as_ref().map(shown).unwrap_or_default())
+            }
+            Change::Disk { guest, .. } => {
+                self.finish(entry);
+                self.after_domains.push(Step::Disk { guest: guest.clone(), path, copy: None });
+                (Some("as it was made".into()), String::new())
             }
             Change::Domain { name, before, .. } => {
                 self.finish(entry);
@@ -318,7 +337,7 @@ fn spared(entry: &Entry, how: How) -> Option<String> {
 
 fn item(entry: &Entry, running: Option<String>, wanted: String) -> Item {
     let reach = match &entry.change {
-        Change::Domain { .. } => Reach::GuestRestart,
+        Change::Domain { .. } | Change::Disk { .. } => Reach::GuestRestart,
         Change::File { .. } if entry.path.as_str() == DROP_IN || !entry.arguments.is_empty() => Reach::Reboot,
         Change::Attribute { .. } | Change::File { .. } => Reach::Live,
     };
@@ -334,6 +353,12 @@ fn item(entry: &Entry, running: Option<String>, wanted: String) -> Item {
         observed: Observed { running, next_boot: None, state: Stands::Obsolete },
         wanted,
     }
+}
+
+/// A path as one word of a shell.
+fn quoted(path: &str) -> String {
+    let plain = |c: char| c.is_ascii_alphanumeric() || "/._+-".contains(c);
+    if path.chars().all(plain) { path.into() } else { format!("'{}'", path.replace('\'', "'\\''")) }
 }
 
 /// The name that a guest is undefined by.

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use super::checks::{self, shown};
 use super::diagnostic::Diagnostic;
 use super::reader::{Read, Reader, Reported, Section};
-use super::{Attachment, Disk, Network, SocketMode, Spanned};
+use super::{Attachment, BaseImage, Disk, Network, SocketMode, Spanned};
 use crate::formats::DeviceName;
 use crate::formats::pci::interface_name;
 
@@ -47,11 +47,42 @@ pub(super) fn disks(
         let source = source.and_then(|s| used.once(reader, "disk", &s, owner).map(|()| s));
         let format = reader.choice(&section, "format");
         let bus = reader.optional_choice(&section, "bus");
-        disks.push(
-            source.and_then(|source| Ok(Disk { span: section.span, source, format: format?, bus: bus? })),
-        );
+        let base = base_image(reader, &section, &source);
+        disks.push(source.and_then(|source| {
+            Ok(Disk { span: section.span, source, format: format?, bus: bus?, base: base? })
+        }));
     }
     disks.into_iter().collect()
+}
+
+fn base_image(
+    reader: &mut Reader<'_>,
+    section: &Section<'_>,
+    source: &Read<Spanned<String>>,
+) -> Read<Option<BaseImage>> {
+    let image = reader.optional_text(section, "base-image", checks::disk_source);
+    let format = reader.optional_choice(section, "base-format");
+    let size = reader.size(section, "disk-size");
+    let (image, format, size) = (image?, format?, size?);
+    let Some(image) = image else {
+        let spans =
+            [format.map(|format| ("base-format", format.span)), size.map(|size| ("disk-size", size.span))];
+        let Some((key, span)) = spans.into_iter().flatten().next() else { return Ok(None) };
+        let error = Diagnostic::error(span, format!("`{key}` goes with `base-image` alone"));
+        return Err(reader.error(error.label("remove it")));
+    };
+    let wrong = match source {
+        Ok(source) if source.starts_with("/dev/") => Some("a block device is not made of an image"),
+        Ok(source) if source.value == image.value => Some("a disk is not made of itself"),
+        _ => None,
+    };
+    match wrong {
+        Some(message) => {
+            let error = Diagnostic::error(image.span, message);
+            Err(reader.error(error.label("name the file to make as `source`, and another image here")))
+        }
+        None => Ok(Some(BaseImage { image, format, size })),
+    }
 }
 
 /// The keys that say what a network interface is connected to.

@@ -56,6 +56,7 @@ fn read(
     let poll_control = reader.boolean(section, "poll-control");
     let rng = reader.boolean(section, "rng");
     let watchdog = reader.choice(section, "watchdog");
+    let autostart = reader.optional_boolean(section, "autostart");
     let owner = name.as_ref().map_or(String::new(), |name| format!(" by guest `{}`", name.value));
     let disks = devices::disks(reader, section, &owner, used);
     let networks = devices::networks(reader, section, &owner, used);
@@ -77,6 +78,7 @@ fn read(
         poll_control: poll_control?,
         rng: rng?,
         watchdog: watchdog?,
+        autostart: autostart?,
         disks: disks?,
         cloud_init: cloud_init?,
         networks: networks?,

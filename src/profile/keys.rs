@@ -292,6 +292,13 @@ pub const KEYS: &[Key] = &[
         Presence::Default("none"),
         "What happens when the guest does not feed its watchdog (i6300esb); \"none\" is no watchdog.",
     ),
+    key(
+        "guest",
+        "autostart",
+        Kind::Bool,
+        Presence::Optional("as it is in libvirt"),
+        "Whether libvirt starts the guest when the host has booted.",
+    ),
     key("guest", "disk", Kind::Tables, NONE, "One disk; write the section once per disk."),
     key(
         "guest",
@@ -316,6 +323,28 @@ pub const KEYS: &[Key] = &[
         Kind::Choice(DiskFormat::NAMES),
         Presence::Default("raw"),
         "The image format.",
+    ),
+    key(
+        "guest.disk",
+        "base-image",
+        Kind::Text,
+        Presence::Optional("the disk is there already"),
+        "The absolute path of an image that the disk is made of as a full copy, if there is no file at `source` yet. A file \
+         that is there is never written over, and one that a guest has written to is never removed.",
+    ),
+    key(
+        "guest.disk",
+        "base-format",
+        Kind::Choice(DiskFormat::NAMES),
+        Presence::Optional("what the image itself says"),
+        "The format of `base-image`.",
+    ),
+    key(
+        "guest.disk",
+        "disk-size",
+        Kind::Size,
+        Presence::Optional("that of the disk in `base-image`"),
+        "The size of the disk that is made, at least that of the disk in `base-image`. All of it is reserved at once.",
     ),
     key(
         "guest.disk",

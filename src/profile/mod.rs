@@ -151,6 +151,8 @@ pub struct Guest {
     pub rng: Spanned<bool>,
     /// What its watchdog does.
     pub watchdog: Spanned<Watchdog>,
+    /// Whether libvirt starts it; `None`: as it is there.
+    pub autostart: Option<Spanned<bool>>,
     /// Its disks; no source is used twice in a profile.
     pub disks: Vec<Disk>,
     /// What tunes it inside.
@@ -194,6 +196,19 @@ pub struct Disk {
     pub format: Spanned<DiskFormat>,
     /// How the guest sees it; `None`: as its system knows best.
     pub bus: Option<Spanned<DiskBus>>,
+    /// What it is made of, if it is not there; never of a block device.
+    pub base: Option<BaseImage>,
+}
+
+/// The image that a disk is a copy of.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BaseImage {
+    /// A plain absolute path, another than the disk's.
+    pub image: Spanned<String>,
+    /// Its format; `None`: as it says itself.
+    pub format: Option<Spanned<DiskFormat>>,
+    /// The size of the disk, whole sectors; `None`: that of the disk in the image.
+    pub size: Option<Spanned<Size>>,
 }
 
 impl Disk {

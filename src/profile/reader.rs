@@ -385,6 +385,18 @@ impl<'s> Reader<'s> {
         }
     }
 
+    /// The same where the key says nothing by default.
+    pub(super) fn optional_boolean(
+        &mut self,
+        section: &Section<'_>,
+        name: &str,
+    ) -> Read<Option<Spanned<bool>>> {
+        match self.find(section, name).1 {
+            Some(_) => self.boolean(section, name).map(Some),
+            None => Ok(None),
+        }
+    }
+
     /// A whole number of a key that is required or has a default.
     pub(super) fn needed_integer(&mut self, section: &Section<'_>, name: &str) -> Read<Spanned<u64>> {
         let number = self.integer(section, name);

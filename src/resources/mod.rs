@@ -12,7 +12,7 @@ pub use follow_up::{
 };
 
 use crate::facts::Facts;
-use crate::formats::HostPath;
+use crate::formats::{HostPath, ImageCopy, Size};
 use crate::guest;
 use crate::host::{Read, ReadError};
 use serde::Serialize;
@@ -42,6 +42,24 @@ pub enum Resource {
         wanted: String,
         /// How the two stand.
         state: State,
+    },
+    /// A disk of a guest: there, or to be made.
+    Disk {
+        /// The guest's name.
+        guest: String,
+        /// Where it is.
+        path: HostPath,
+        /// What makes it; `None` where the image is not known, as it need not be for a disk that is there.
+        copy: Option<ImageCopy>,
+    },
+    /// Whether libvirt starts a guest with the host.
+    Autostart {
+        /// Where that is (see [`crate::formats::Connection::autostart`]).
+        path: HostPath,
+        /// The guest's definition, to which libvirt puts a link there.
+        definition: HostPath,
+        /// Whether it does.
+        on: bool,
     },
     /// A guest's definition in libvirt.
     Domain {
@@ -129,6 +147,8 @@ impl Resource {
             Resource::Check { found, state, .. } => {
                 Observed { running: found.clone(), next_boot: None, state: state.clone() }
             }
+            Resource::Disk { path, .. } => observe_disk(host, path),
+            Resource::Autostart { path, on, .. } => observe_autostart(host, path, *on),
             Resource::Domain { path, xml, .. } => observe_domain(host, path, xml.as_deref()),
             Resource::Unfit { reason, .. } => {
                 Observed { running: None, next_boot: None, state: State::NotApplicable(reason.clone()) }
@@ -142,7 +162,9 @@ impl Resource {
             Resource::Attribute(attribute) => Some(attribute.path.clone()),
             Resource::Arguments(_) | Resource::Check { .. } | Resource::Unfit { .. } => None,
             Resource::File(file) => Some(file.path.clone()),
-            Resource::Link { path, .. } => Some(path.clone()),
+            Resource::Link { path, .. } | Resource::Disk { path, .. } | Resource::Autostart { path, .. } => {
+                Some(path.clone())
+            }
             Resource::Domain { path, .. } => Some(path.clone()),
         }
     }
@@ -155,6 +177,11 @@ impl Resource {
             Resource::Domain { xml: None, .. } => "not defined".into(),
             Resource::File(_) | Resource::Domain { .. } => AS_PLANNED.into(),
             Resource::Link { target, .. } => format!("-> {target}"),
+            Resource::Disk { copy: None, .. } => THERE.into(),
+            Resource::Disk { copy: Some(ImageCopy { base, format, bytes, .. }), .. } => {
+                format!("{} of {}, copied from {base}", format.name(), Size(*bytes).gib())
+            }
+            Resource::Autostart { on, .. } => on_off(*on).into(),
             Resource::Check { wanted, .. } | Resource::Unfit { wanted, .. } => wanted.clone(),
         }
     }
@@ -165,6 +192,13 @@ const FOREIGN: &str = "a guest of this name is there already, and is not this pr
 
 /// The value of a document that is as it should be; the diff has its text.
 const AS_PLANNED: &str = "as planned";
+
+/// The value of a disk that is there: what is in it is the guest's.
+const THERE: &str = "there";
+
+fn on_off(on: bool) -> &'static str {
+    if on { "on" } else { "off" }
+}
 
 /// The value of what the description of a machine does not tell.
 fn unknown() -> Option<String> {
@@ -187,6 +221,29 @@ fn observe_text(found: Result<String, ReadError>, wanted: &str) -> Observed {
         Err(ReadError::Absent) => (None, State::Missing),
         Err(ReadError::Untold) => (unknown(), State::Missing),
         Err(error) => (None, unread("the file", error)),
+    };
+    Observed { next_boot: running.clone(), running, state }
+}
+
+/// Whatever is there is the disk.
+fn observe_disk(host: &dyn Read, path: &HostPath) -> Observed {
+    let (running, state) = match host.image(path) {
+        Ok(_) => (Some(THERE.into()), State::InLine),
+        Err(ReadError::Absent) => (None, State::Missing),
+        Err(ReadError::Untold) => (unknown(), State::Missing),
+        Err(error) => (None, unread("the disk", error)),
+    };
+    Observed { next_boot: running.clone(), running, state }
+}
+
+fn observe_autostart(host: &dyn Read, path: &HostPath, on: bool) -> Observed {
+    let (running, state) = match host.link(path) {
+        Err(ReadError::Untold) => (unknown(), State::Missing),
+        Err(error) if error != ReadError::Absent => (None, unread("the link", error)),
+        found if found.is_ok() == on => (Some(on_off(on).into()), State::InLine),
+        // A guest that is not defined yet is not started either.
+        _ if on => (None, State::Missing),
+        _ => (Some(on_off(true).into()), State::Differs(None)),
     };
     Observed { next_boot: running.clone(), running, state }
 }

@@ -145,3 +145,72 @@ fn a_tree_has_no_other_libvirt() {
         assert!(ran.err.contains(told), "{}", ran.err);
     }
 }
+
+/// Whatever template made the document: what libvirt or QEMU would refuse is refused, what makes it late is told.
+#[test]
+fn a_rendered_guest_is_held_against_the_rules_of_lint() {
+    let tree = Tree::reference();
+    let profile = text().replace("[[guest]]\n", "[[guest]]\ntemplate = \"mine.xml\"\n");
+    let profile = tree.note("mine.toml", profile);
+    let template = |block: &str, text: &str| {
+        let text = format!("{{% extends 'domain.xml' %}}{{% block {block} %}}\n    {text}{{% endblock %}}");
+        tree.write("etc/rtkvm-tune/templates/mine.xml", text);
+    };
+    template("cpu", "<feature policy='require' name='tsc_deadline'/>");
+    let first = tree.list();
+    let ran = tree.tune(&["apply", &profile]).expect(2);
+    for told in
+        ["guest rt0: ", "(cpu.feature-name, line ", "name='tsc_deadline'/>)", "template = \"mine.xml\""]
+    {
+        assert!(ran.err.contains(told), "{told}: {}", ran.err);
+    }
+    assert_eq!(changed(&first, &tree.list()), Vec::<String>::new());
+    template("devices", "<graphics type='vnc'/>");
+    let plan = tree.tune(&["apply", "--dry-run", &profile]).expect(0).out;
+    assert!(plan.contains("guest rt0: the guest has <graphics> (devices.screen, line "), "{plan}");
+    // Neither a file nor the environment.
+    for (text, told) in [
+        ("{% include '/etc/passwd' %}", "/etc/passwd"),
+        ("{{ get_env(name='HOME') }}", "Unknown function `get_env`"),
+        ("{{ now() }}", "Unknown function `now`"),
+    ] {
+        template("devices", text);
+        let ran = tree.tune(&["apply", &profile]).expect(2);
+        assert!(ran.err.contains("template `mine.xml`") && ran.err.contains(told), "{}", ran.err);
+    }
+}
+
+/// In a tree no program is run: a disk is named, and left to the system that is there later.
+#[test]
+fn a_tree_gets_no_disk() {
+    let tree = Tree::reference();
+    let disk =
+        "[[guest.disk]]\nsource = \"/srv/rt0.img\"\nbase-image = \"/srv/base.img\"\n[[guest.network]]\n";
+    let profile = tree.note("disk.toml", text().replacen("[[guest.network]]\n", disk, 1));
+    let ran = tree.tune(&["apply", "--dry-run", &profile]).expect(2);
+    assert!(
+        ran.err.contains("base image /srv/base.img cannot be used") && ran.err.contains("it does not exist")
+    );
+    tree.write("srv/base.img", "a secret. ".repeat(100));
+    let plan = tree.tune(&["apply", "--dry-run", &profile]).expect(0).out;
+    assert!(plan.contains("raw of 0.00 GiB, copied from /srv/base.img"), "{plan}");
+    // Planned from a recording as well, which has nothing of what is in the image.
+    let capture = tree.tune(&["capture", &profile]).expect(0).out;
+    assert!(capture.contains("/srv/base.img [0600]: length=1000 changed="), "{capture}");
+    assert!(!capture.contains("a secret"), "{capture}");
+    let capture = tree.note("with.capture", capture);
+    let plan = tune(&["apply", "--dry-run", "--root", &capture, &profile]).expect(0).out;
+    assert!(plan.contains("raw of 0.00 GiB, copied from /srv/base.img"), "{plan}");
+    let ran = tree.tune(&["apply", &profile]).expect(1);
+    assert!(ran.out.contains("to do    make disk /srv/rt0.img"), "{}", ran.out);
+    assert!(!tree.at("srv/rt0.img").exists());
+    tree.tune(&["revert"]).expect(0);
+    // Autostart is a link.
+    let profile = tree.note("auto.toml", text().replace("[[guest]]\n", "[[guest]]\nautostart = true\n"));
+    tree.tune(&["apply", &profile]).expect(0);
+    let link = tree.at("etc/libvirt/qemu/autostart/rt0.xml");
+    assert_eq!(std::fs::read_link(&link).unwrap().to_str(), Some("/etc/libvirt/qemu/rt0.xml"));
+    assert!(!tree.tune(&["verify", &profile]).expect(1).out.contains("guest.autostart"));
+    tree.tune(&["revert"]).expect(0);
+    assert!(link.symlink_metadata().is_err());
+}

@@ -8,6 +8,7 @@ use super::{Host, Job, Work};
 mod booted;
 mod drift;
 mod guest;
+mod inside;
 mod knobs;
 mod live;
 mod pages;
@@ -71,6 +72,7 @@ pub(super) const TESTS: &[Job] = &[
         "trial::leaves_the_default_after_a_failed_audit",
         Work::Alone(trial::leaves_the_default_after_a_failed_audit),
     ),
+    ("inside::a_guest_tunes_itself_by_its_seed", Work::Alone(inside::a_guest_tunes_itself_by_its_seed)),
     ("trial::confirms_itself", Work::Alone(trial::confirms_itself)),
     ("trial::falls_back_from_a_hang", Work::Alone(trial::falls_back_from_a_hang)),
     ("trial::falls_back_from_a_panic", Work::Alone(trial::falls_back_from_a_panic)),

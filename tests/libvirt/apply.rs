@@ -9,7 +9,7 @@ use std::collections::BTreeSet;
 use std::process::{Command, Output};
 
 /// A guest of the simulated machine, and every other knob as this machine has it.
-fn profile(guest: &str) -> String {
+pub(crate) fn profile(guest: &str) -> String {
     let areas: BTreeSet<&str> = knobs::all().map(knobs::Knob::area).filter(|area| *area != "guest").collect();
     let kept: String = areas.iter().map(|area| format!("{area} = \"keep\"\n")).collect();
     format!(
@@ -176,4 +176,170 @@ fn a_seed_is_made_and_attached() {
     assert!(image.exists());
     tune(&host, &["revert"], "", 0);
     assert!(!image.exists());
+}
+
+/// A base image with something in it, in the namespaces.
+fn base_image(host: &Host, name: &str, format: &str, size: &str) -> String {
+    let path = format!("/var/lib/libvirt/images/{name}");
+    let image = host.at(&path);
+    qemu(Command::new("qemu-img").args(["create", "-q", "-f", format]).arg(&image).arg(size));
+    qemu(Command::new("qemu-io").args(["-f", format, "-c", "write -q -P 7 1M 1M"]).arg(&image));
+    path
+}
+
+#[track_caller]
+fn qemu(command: &mut Command) -> String {
+    let output = command.output().expect("it starts: install the Debian package qemu-utils");
+    let (status, text) = ended(&output);
+    assert_eq!(status, Some(0), "{command:?}: {text}");
+    text
+}
+
+/// Disks are whole copies, are made once, and are gone after a revert only if nothing has written to them.
+#[test]
+fn a_disk_is_made_of_its_base_image() {
+    use std::os::unix::fs::{MetadataExt, PermissionsExt};
+    let host = Host::start();
+    let bases = [
+        base_image(&host, "-o x,json:{} $(reboot);.qcow2", "qcow2", "4M"),
+        base_image(&host, "base.raw", "raw", "3M"),
+    ];
+    let disks = ["/var/lib/libvirt/images/new dir/it's a disk.raw", "/var/lib/libvirt/images/b.qcow2"];
+    let section = |at: usize, more: &str| {
+        format!("[[guest.disk]]\nsource = \"{}\"\nbase-image = \"{}\"\n{more}", disks[at], bases[at])
+    };
+    let both = section(0, "disk-size = \"8MiB\"\n") + &section(1, "format = \"qcow2\"\n");
+    let wanted = profile(&guest("copied", &both));
+    let plan = tune(&host, &["apply", "--dry-run", "PROFILE"], &wanted, 0);
+    let told = "raw of 0.01 GiB, copied from /var/lib/libvirt/images/-o x,json:{} $(reboot);.qcow2";
+    assert!(plan.contains(told), "{plan}");
+    assert!(!host.at(disks[0]).exists());
+    let said = tune(&host, &["apply", "PROFILE"], &wanted, 0);
+    assert!(said.contains(&format!("done     make disk {}, raw of", disks[0])), "{said}");
+    for (at, format, base, size) in [(0, "raw", "qcow2", 8 << 20), (1, "qcow2", "raw", 3 << 20)] {
+        let disk = host.at(disks[at]);
+        let metadata = disk.metadata().unwrap();
+        assert_eq!(metadata.permissions().mode() & 0o7777, 0o600);
+        // All of it is there.
+        assert!(metadata.blocks() * 512 >= size, "{} blocks", metadata.blocks());
+        let info = qemu(Command::new("qemu-img").args(["info", "--output=json"]).arg(&disk));
+        let told = |text: String| assert!(info.contains(&text), "{text}: {info}");
+        told(format!("\"virtual-size\": {size}"));
+        told(format!("\"format\": \"{format}\""));
+        assert!(!info.contains("backing-filename"), "{info}");
+        let same = ["compare", "-q", "-f", base, "-F", format];
+        qemu(Command::new("qemu-img").args(same).arg(host.at(&bases[at])).arg(&disk));
+    }
+    let held = host.virsh(&["dumpxml", "--inactive", "copied"], "");
+    assert!(held.contains("disk.raw") && held.contains("type='qcow2'"), "{held}");
+    assert!(tune(&host, &["apply", "PROFILE"], &wanted, 0).contains("Nothing to do"));
+    tune(&host, &["verify", "PROFILE"], &wanted, 0);
+    // Nor does it have to have a base any more, nor is it made larger, nor does it go with its line.
+    std::fs::remove_file(host.at(&bases[1])).unwrap();
+    tune(&host, &["apply", "PROFILE"], &wanted.replace("8MiB", "16MiB"), 0);
+    tune(&host, &["apply", "PROFILE"], &profile(&guest("copied", "")), 0);
+    assert_eq!(host.at(disks[0]).metadata().unwrap().len(), 8 << 20);
+    tune(&host, &["apply", "PROFILE"], &wanted, 0);
+
+    // While a program has it, and once it was written to, it stays.
+    qemu(Command::new("qemu-io").args(["-f", "raw", "-c", "write -q 0 4k"]).arg(host.at(disks[0])));
+    let mut open = Command::new("qemu-io");
+    open.args(["-f", "qcow2"]).arg(host.at(disks[1])).stdin(std::process::Stdio::piped());
+    let mut open = open.stdout(std::process::Stdio::null()).spawn().unwrap();
+    std::thread::sleep(std::time::Duration::from_secs(1));
+    let said = tune(&host, &["revert"], "", 1);
+    let told = r"`rm '/var/lib/libvirt/images/new dir/it'\''s a disk.raw'` removes it";
+    assert!(said.contains(told), "{said}");
+    assert!(said.contains("b.qcow2, which no guest has used: a guest runs with it"), "{said}");
+    drop(open.stdin.take());
+    open.wait().unwrap();
+    assert!(!host.try_virsh(&["dominfo", "copied"], "").status.success());
+    // The written one is nobody's business any more.
+    let said = tune(&host, &["revert"], "", 0);
+    assert!(said.contains("done     remove disk /var/lib/libvirt/images/b.qcow2"), "{said}");
+    assert!(!host.at(disks[1]).exists() && host.at(disks[0]).exists());
+
+    // What is there is the disk: it is never written over.
+    std::fs::write(host.at(disks[1]), "mine").unwrap();
+    std::fs::remove_dir_all(host.at("/var/lib/libvirt/images/new dir")).unwrap();
+    let one = profile(&guest("copied", &section(0, "")));
+    tune(&host, &["apply", "PROFILE"], &one, 0);
+    // As large as the disk in the image, which qemu-img made.
+    assert_eq!(host.at(disks[0]).metadata().unwrap().len(), 4 << 20);
+    tune(&host, &["revert"], "", 0);
+    assert!(!host.at("/var/lib/libvirt/images/new dir").exists());
+    assert_eq!(std::fs::read_to_string(host.at(disks[1])).unwrap(), "mine");
+}
+
+/// Whatever is wrong with a base image is told before anything is written.
+#[test]
+fn a_base_image_that_is_none_is_refused() {
+    let host = Host::start();
+    let base = base_image(&host, "base.qcow2", "qcow2", "4M");
+    let dir = "/var/lib/libvirt/images";
+    let backed = ["create", "-q", "-f", "qcow2", "-F", "qcow2", "-b", "base.qcow2"];
+    qemu(Command::new("qemu-img").args(backed).arg(host.at(&format!("{dir}/backed.qcow2"))));
+    let data = host.at(&format!("{dir}/data.qcow2"));
+    let own = format!("data_file={}", host.at(&format!("{dir}/data")).display());
+    qemu(Command::new("qemu-img").args(["create", "-q", "-f", "qcow2", "-o", &own]).arg(data).arg("4M"));
+    qemu(
+        Command::new("qemu-img")
+            .args(["create", "-q", "-f", "vmdk"])
+            .arg(host.at(&format!("{dir}/v")))
+            .arg("4M"),
+    );
+    std::fs::write(host.at(&format!("{dir}/empty")), "").unwrap();
+    let disk = |image: &str, more: &str| {
+        profile(&guest(
+            "no",
+            &format!("[[guest.disk]]\nsource = \"{dir}/no.raw\"\nbase-image = \"{image}\"\n{more}"),
+        ))
+    };
+    for (image, more, told) in [
+        ("backed.qcow2", "", "it has a backing file"),
+        ("data.qcow2", "", "its data is in another file"),
+        ("v", "", "it is in format vmdk"),
+        ("empty", "", "its disk has 0 bytes"),
+        ("missing", "", "it does not exist"),
+        ("base.qcow2", "disk-size = \"1MiB\"\n", "has no room for its base image"),
+        ("v", "base-format = \"qcow2\"\n", "it is not in format qcow2"),
+    ] {
+        let said = tune(&host, &["apply", "PROFILE"], &disk(&format!("{dir}/{image}"), more), 2);
+        assert!(said.contains(told), "{told}: {said}");
+    }
+    // More than there is.
+    let said = tune(&host, &["apply", "PROFILE"], &disk(&base, "disk-size = \"500TiB\"\n"), 2);
+    assert!(said.contains("no room for") && said.contains("512000.00 GiB are needed"), "{said}");
+    assert!(said.contains("nothing was written"), "{said}");
+    assert!(!host.at(&format!("{dir}/no.raw")).exists());
+    assert!(!host.try_virsh(&["dominfo", "no"], "").status.success());
+}
+
+#[test]
+fn a_guest_is_started_with_the_host_or_not() {
+    let host = Host::start();
+    let wanted = |value: &str| profile(&guest("early", value));
+    let starts = || host.virsh(&["list", "--all", "--autostart", "--name"], "").contains("early");
+    for connect in [&[][..], &["--connect", "qemu+unix:///system?socket=/run/libvirt/libvirt-sock"]] {
+        let apply = |profile: &str| tune(&host, &[&["apply"], connect, &["PROFILE"]].concat(), profile, 0);
+        let said = apply(&wanted("autostart = true"));
+        assert!(said.contains("done     turn autostart of guest early on in qemu"), "{said}");
+        assert!(starts());
+        assert!(apply(&wanted("autostart = true")).contains("Nothing to do"));
+        // Left out, the guest keeps it.
+        apply(&profile(""));
+        assert!(starts());
+        apply(&wanted("autostart = false"));
+        assert!(!starts());
+        let verify = [&["verify"], connect, &["PROFILE"]].concat();
+        let said = tune(&host, &verify, &wanted("autostart = true"), 1);
+        assert!(said.contains("guest.autostart"), "{said}");
+        // Without the key it goes back to what it was first: off.
+        apply(&wanted("autostart = true"));
+        apply(&wanted(""));
+        assert!(!starts());
+        apply(&wanted("autostart = true"));
+        tune(&host, &["revert"], "", 0);
+        assert!(!host.try_virsh(&["dominfo", "early"], "").status.success());
+    }
 }

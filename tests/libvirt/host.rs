@@ -123,13 +123,18 @@ impl Host {
     /// Runs this tree's command in the namespaces, where this libvirtd is the system's; `PROFILE` stands for a file
     /// with this text. What it keeps below /var/lib and /etc goes with the namespaces.
     pub(crate) fn tune(&self, words: &[&str], profile: &str) -> Output {
+        self.tune_under(&[], words, profile)
+    }
+
+    /// The same with the command as the last words of another.
+    pub(crate) fn tune_under(&self, by: &[&str], words: &[&str], profile: &str) -> Output {
         // The first process in the namespaces, not the one that made them.
         let children = format!("/proc/{0}/task/{0}/children", self.first.id());
         let inside = fs::read_to_string(children).expect("readable").trim().to_owned();
         let mut command = Command::new("nsenter");
         command.args(["--mount", "--pid", "--target", &inside]);
         command.args(["unshare", "--mount", "--propagation", "private", "sh", "-c", TUNE, "sh"]);
-        command.arg(env!("CARGO_BIN_EXE_rtkvm-tune"));
+        command.args(by).arg(env!("CARGO_BIN_EXE_rtkvm-tune"));
         let words = words.iter().map(|word| if *word == "PROFILE" { "/run/profile.toml" } else { *word });
         run(command.args(words).env("PATH", PATH), profile)
     }

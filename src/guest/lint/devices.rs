@@ -100,8 +100,9 @@ const DISK: Rule = Rule {
     check: |guest| {
         let mut found = Vec::new();
         for disk in all(guest.root, "devices/disk") {
-            // A CD-ROM is read only, and rarely.
-            if disk.attribute("device").is_some_and(|device| device != "disk") {
+            // What is only read, and rarely: a CD-ROM, a seed.
+            let read_only = all(disk, "readonly").next().is_some();
+            if read_only || disk.attribute("device").is_some_and(|device| device != "disk") {
                 continue;
             }
             let driver = all(disk, "driver").next();

@@ -66,6 +66,11 @@ GRUB_DISABLE_RECOVERY=true
 TEXT
 mkdir -p "$root/boot/grub"
 
+# For the test of what a guest does with its seed, which lets it start; it leaves the network and root's key alone.
+printf 'datasource_list: [NoCloud, None]\nnetwork: {config: disabled}\ndisable_root: false\nssh_deletekeys: false\n' \
+    >"$root/etc/cloud/cloud.cfg.d/99-lab.cfg"
+touch "$root/etc/cloud/cloud-init.disabled"
+
 chroot "$root" systemctl enable systemd-networkd ssh
 # The peer to compare with; it starts when a test says so.
 chroot "$root" systemctl disable tuned

@@ -29,6 +29,8 @@ pub(crate) struct Host {
     machine: VirtualMachine,
     disk: PathBuf,
     topology: String,
+    /// Arguments of QEMU for what was attached since its first boot.
+    extra: Vec<String>,
 }
 
 /// The disk of the guide's machine after `apply`, and the package of this tree: the first test that wants one makes
@@ -79,9 +81,9 @@ impl Host {
         let disk = folder.with_extension("qcow2");
         let machine = once_more("boot", || {
             overlay(base, format, &disk)?;
-            start(topology, &disk)
+            start(topology, &disk, &[])
         })?;
-        let host = Host { machine, disk, topology: topology.to_owned() };
+        let host = Host { machine, disk, topology: topology.to_owned(), extra: Vec::new() };
         host.settle()?;
         host.say(&format!("booted in {}", host.cost(host.machine.age())));
         Ok(host)
@@ -147,9 +149,35 @@ impl Host {
     pub(crate) fn reboot_until(&mut self, text: &str) -> Result<()> {
         self.start_reboot();
         self.machine.wait_for_reset(DOWN)?;
-        let key = image::get()?.key;
-        self.machine = VirtualMachine::start(&folder(), &from_disk(&self.topology, &self.disk, &key))?;
+        self.start_again()?;
         self.machine.wait_for_console(text, BOOT)
+    }
+
+    /// Reboots in order, and waits until that boot has ended in a reboot of its own and every service of the next one is
+    /// up.
+    pub(crate) fn reboot_twice(&mut self, limit: Duration) -> Result<()> {
+        self.start_reboot();
+        self.machine.wait_for_reset(DOWN)?;
+        self.start_again()?;
+        self.machine.wait_for_reset(limit)?;
+        self.boot_again("rebooted by itself")
+    }
+
+    /// Gives it an image as a drive that it can only read, from its next boot on.
+    pub(crate) fn attach(&mut self, image: &Path) {
+        let file = image.display().to_string().replace(',', ",,");
+        let name = format!("more{}", self.extra.len());
+        let drive = format!("if=none,id={name},file={file},format=raw,readonly=on");
+        let device = format!("virtio-blk-pci,drive={name}");
+        self.extra.extend(["-drive", &drive, "-device", &device].map(String::from));
+    }
+
+    /// Starts the next boot and waits for nothing.
+    fn start_again(&mut self) -> Result<()> {
+        let key = image::get()?.key;
+        let boot = from_disk(&self.topology, &self.disk, &key, &self.extra);
+        self.machine = VirtualMachine::start(&folder(), &boot)?;
+        Ok(())
     }
 
     /// Whether it lets us in now.
@@ -174,7 +202,7 @@ impl Host {
 
     /// Boots from the host's disk as it is.
     fn boot_again(&mut self, why: &str) -> Result<()> {
-        self.machine = start(&self.topology, &self.disk)?;
+        self.machine = start(&self.topology, &self.disk, &self.extra)?;
         self.settle()?;
         self.say(&format!("{why}, up again in {}", self.cost(self.machine.age())));
         Ok(())
@@ -297,9 +325,9 @@ fn once_more<T>(what: &str, mut work: impl FnMut() -> Result<T>) -> Result<T> {
 }
 
 /// Boots from this disk as it is. A boot that panics or gives up resets itself and boots once more, as on any machine.
-fn start(topology: &str, disk: &Path) -> Result<VirtualMachine> {
+fn start(topology: &str, disk: &Path, extra: &[String]) -> Result<VirtualMachine> {
     let key = image::get()?.key;
-    let boot = from_disk(topology, disk, &key);
+    let boot = from_disk(topology, disk, &key, extra);
     let mut machine = VirtualMachine::start(&folder(), &boot)?;
     let mut reached = machine.wait_for_ssh();
     if reached.is_err() && machine.has_reset()? {
@@ -310,8 +338,8 @@ fn start(topology: &str, disk: &Path) -> Result<VirtualMachine> {
     reached.map(|_| machine)
 }
 
-fn from_disk<'a>(topology: &'a str, disk: &'a Path, key: &'a Path) -> Boot<'a> {
-    Boot { topology, disk, format: "qcow2", key, extra: &[], attached: true }
+fn from_disk<'a>(topology: &'a str, disk: &'a Path, key: &'a Path, extra: &'a [String]) -> Boot<'a> {
+    Boot { topology, disk, format: "qcow2", key, extra, attached: true }
 }
 
 /// The test that runs in this thread.

@@ -15,7 +15,7 @@ use crate::shell::{cache, need, output, root, run, step};
 
 const RELEASE: &str = "bookworm";
 /// What the host has beyond a minimal Debian.
-const PACKAGES: [&str; 19] = [
+const PACKAGES: [&str; 20] = [
     "systemd-sysv",
     "dbus",
     "udev",
@@ -35,6 +35,7 @@ const PACKAGES: [&str; 19] = [
     "libvirt-daemon-system",
     "libvirt-clients",
     "openssh-server",
+    "cloud-init",
 ];
 const EMULATOR: &str = "qemu-system-x86";
 const OPTIONS: [&str; 8] = [
