@@ -8,6 +8,7 @@ mod device;
 mod guest;
 mod irq;
 mod kvm;
+mod measured;
 mod memory;
 mod owners;
 mod power;

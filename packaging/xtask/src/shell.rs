@@ -79,6 +79,7 @@ fn package_of(program: &str) -> Option<&'static str> {
         "ssh" | "ssh-keygen" => "openssh-client",
         "gzip" => "gzip",
         "cpio" => "cpio",
+        "xz" => "xz-utils",
         "grub-mkconfig" => "grub2-common",
         "strace" => "strace",
         "setpriv" => "util-linux",

@@ -5,7 +5,7 @@ use std::fs::{self, File};
 use std::io::Write;
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
 
 use anyhow::{Context, Result, bail};
 
@@ -65,7 +65,8 @@ pub(crate) fn build(work: &Path, kernel: &Kernel, program: &Path) -> Result<Path
         .context("grub.cfg was not made: run `sh tests/grub/mkconfig.sh DIR` to see why")?;
     put(program, &tree.join("usr/bin/rtkvm-tune"))?;
     let mut order = String::new();
-    for (name, file) in modules(&kernel.files.join("lib/modules").join(release))? {
+    let names = [&MODULES[..], &[PORT]].concat();
+    for (name, file) in modules(&kernel.files.join("lib/modules").join(release), &names)? {
         put(&file, &tree.join("modules").join(format!("{name}.ko")))?;
         if name != PORT {
             order.push_str(&format!("{name}\n"));
@@ -93,18 +94,19 @@ pub(crate) fn complete(base: &Path, machine: &Machine, archive: &Path) -> Result
     Ok(())
 }
 
-fn put(from: &Path, to: &Path) -> Result<()> {
+/// Copies a file, and makes the folders it goes to.
+pub(crate) fn put(from: &Path, to: &Path) -> Result<()> {
     fs::create_dir_all(to.parent().unwrap_or(to))?;
     fs::copy(from, to).with_context(|| format!("cannot copy {} to {}", from.display(), to.display()))?;
     Ok(())
 }
 
-/// The modules with all they depend on, in loading order.
-fn modules(folder: &Path) -> Result<Vec<(String, PathBuf)>> {
+/// The modules below `folder` with all they depend on, in loading order.
+pub(crate) fn modules(folder: &Path, names: &[&str]) -> Result<Vec<(String, PathBuf)>> {
     let mut files = BTreeMap::new();
     find_modules(folder, &mut files)?;
     let mut order: Vec<(String, PathBuf)> = Vec::new();
-    for name in MODULES.into_iter().chain([PORT]) {
+    for name in names {
         add_module(name, &files, &mut order)?;
     }
     Ok(order)
@@ -147,24 +149,35 @@ fn needed_modules(module: &[u8]) -> Vec<String> {
     names.split(',').filter(|name| !name.is_empty()).map(str::to_owned).collect()
 }
 
-/// Packs a folder as the kernel wants it: cpio's newc format, compressed. Names are sorted and owners root.
-fn pack(tree: &Path, archive: &Path) -> Result<()> {
+/// Packs a folder as the kernel wants it: cpio's newc format, compressed if the archive's name ends in `.gz`. Names are
+/// sorted and owners root.
+pub(crate) fn pack(tree: &Path, archive: &Path) -> Result<()> {
     let mut names = String::new();
     list(tree, Path::new(""), &mut names)?;
-    let mut cpio = Command::new("cpio")
-        .args(["--quiet", "--create", "--format=newc", "--owner=0:0", "--reproducible"])
-        .current_dir(tree)
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .spawn()
-        .context("cannot start `cpio`: install the Debian package cpio")?;
-    let output = cpio.stdout.take().context("cpio has no output")?;
-    let mut gzip = Command::new("gzip").arg("--fast").stdin(output).stdout(File::create(archive)?).spawn()?;
+    let compressed = archive.extension().is_some_and(|extension| extension == "gz");
+    let file = File::create(archive).with_context(|| format!("cannot write {}", archive.display()))?;
+    let mut cpio = Command::new("cpio");
+    cpio.args(["--quiet", "--create", "--format=newc", "--owner=0:0", "--reproducible"]);
+    cpio.current_dir(tree).stdin(Stdio::piped());
+    let (mut cpio, gzip) = if compressed {
+        let mut cpio = started(cpio.stdout(Stdio::piped()))?;
+        let output = cpio.stdout.take().context("cpio has no output")?;
+        let gzip = Command::new("gzip").arg("--fast").stdin(output).stdout(file).spawn()?;
+        (cpio, Some(gzip))
+    } else {
+        (started(cpio.stdout(file))?, None)
+    };
     cpio.stdin.take().context("cpio has no input")?.write_all(names.as_bytes())?;
-    match (cpio.wait()?.success(), gzip.wait()?.success()) {
-        (true, true) => Ok(()),
-        _ => bail!("cannot pack {} into {}", tree.display(), archive.display()),
+    let packed = cpio.wait()?.success();
+    let written = gzip.map_or(Ok(true), |mut gzip| gzip.wait().map(|status| status.success()))?;
+    match packed && written {
+        true => Ok(()),
+        false => bail!("cannot pack {} into {}", tree.display(), archive.display()),
     }
+}
+
+fn started(cpio: &mut Command) -> Result<Child> {
+    cpio.spawn().context("cannot start `cpio`: install the Debian package cpio")
 }
 
 fn list(tree: &Path, folder: &Path, names: &mut String) -> Result<()> {

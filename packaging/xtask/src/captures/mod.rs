@@ -8,10 +8,10 @@ use anyhow::{Context, Result, bail};
 use crate::deb;
 use crate::shell::{cache, need, root, seconds, step};
 
-mod debian;
-mod initramfs;
+pub(crate) mod debian;
+pub(crate) mod initramfs;
 mod machines;
-mod qemu;
+pub(crate) mod qemu;
 
 pub(crate) use machines::Machine;
 use machines::{HOSTS, MACHINES};

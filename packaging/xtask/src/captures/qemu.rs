@@ -1,7 +1,7 @@
 //! One boot under QEMU, with a deadline, that never leaves QEMU running.
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -35,15 +35,52 @@ impl Drop for Running {
     }
 }
 
+/// The program that emulates machines.
+pub(crate) struct Emulator {
+    /// QEMU: a name that is looked for, or a path.
+    pub(crate) program: PathBuf,
+    /// What it gets beside our own environment.
+    pub(crate) environment: Vec<(&'static str, PathBuf)>,
+    /// Arguments before those of any machine.
+    pub(crate) arguments: Vec<String>,
+}
+
+impl Emulator {
+    /// The one that is installed.
+    pub(crate) fn installed() -> Emulator {
+        Emulator { program: "qemu-system-x86_64".into(), environment: Vec::new(), arguments: Vec::new() }
+    }
+}
+
 /// Boots the machine in `work` (where its kernel and initramfs are) until it powers off.
 ///
 /// # Errors
 /// QEMU or the machine failed, or the deadline passed; the last lines of both logs are part of the message.
 pub(crate) fn boot(work: &Path, arguments: &[String], deadline: Duration) -> Result<Boot> {
     let start = Instant::now();
+    let text = until_end(work, &Emulator::installed(), arguments, deadline, END)?;
+    Ok(Boot { text, time: start.elapsed() })
+}
+
+/// Runs a machine in `work` until it powers off, and gives what it wrote to the file `record`, in which `end` must be.
+///
+/// # Errors
+/// As for [`boot`].
+pub(crate) fn until_end(
+    work: &Path,
+    emulator: &Emulator,
+    arguments: &[String],
+    deadline: Duration,
+    end: &str,
+) -> Result<String> {
+    let start = Instant::now();
     // setpriv asks the kernel to kill QEMU should this process end in any way, then becomes QEMU.
     let mut command = Command::new("setpriv");
-    command.args(["--pdeathsig", "KILL", "--", "qemu-system-x86_64"]).args(arguments).current_dir(work);
+    command.args(["--pdeathsig", "KILL", "--"]).arg(&emulator.program).args(&emulator.arguments);
+    command
+        .args(arguments)
+        .current_dir(work)
+        .envs(emulator.environment.iter().map(|(name, path)| (name, path)));
     // A record of an earlier boot must not pass for one of this boot.
     fs::write(work.join("record"), "")?;
     command.stdin(Stdio::null()).stdout(Stdio::null());
@@ -57,8 +94,8 @@ pub(crate) fn boot(work: &Path, arguments: &[String], deadline: Duration) -> Res
         thread::sleep(Duration::from_millis(100));
     }
     let text = fs::read_to_string(work.join("record")).context("the machine sent no UTF-8")?;
-    match text.contains(END) {
-        true => Ok(Boot { text, time: start.elapsed() }),
+    match text.contains(end) {
+        true => Ok(text),
         false => bail!("the machine stopped early{}", tails(work)),
     }
 }

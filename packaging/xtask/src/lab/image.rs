@@ -13,7 +13,7 @@ use nix::unistd::geteuid;
 use super::virtual_machine::{Boot, VirtualMachine};
 use crate::shell::{cache, need, output, root, run, step};
 
-const RELEASE: &str = "bookworm";
+pub(super) const RELEASE: &str = "bookworm";
 /// What the host has beyond a minimal Debian.
 const PACKAGES: [&str; 20] = [
     "systemd-sysv",
@@ -124,17 +124,26 @@ fn build(work: &Path, key: &Path) -> Result<()> {
 }
 
 fn bootstrap(work: &Path, tree: &Path, key: &Path) -> Result<()> {
+    let packages = [&PACKAGES[..], &[EMULATOR]].concat();
+    debian(work, tree, &packages, CUSTOMIZE, &[("LAB_KEY", &key.with_extension("pub"))])
+}
+
+/// Makes a tree of the release with these packages, and runs a shell script in our place with the tree as `$1`.
+pub(super) fn debian(
+    work: &Path,
+    tree: &Path,
+    packages: &[&str],
+    customize: &str,
+    environment: &[(&str, &Path)],
+) -> Result<()> {
     let script = work.join("customize.sh");
-    fs::write(&script, CUSTOMIZE)?;
+    fs::write(&script, customize)?;
     let log = work.join("mmdebstrap.log");
     // Should this process end in any way, the kernel ends all that this starts and undoes its mounts.
     let mut command = Command::new("setpriv");
     command.args(["--pdeathsig", "KILL", "--", "unshare", "--mount", "--mount-proc", "--pid", "--fork"]);
-    command
-        .args(["--kill-child", "--", "mmdebstrap"])
-        .args(OPTIONS)
-        .env("LAB_KEY", key.with_extension("pub"));
-    command.arg(format!("--include={},{EMULATOR}", PACKAGES.join(",")));
+    command.args(["--kill-child", "--", "mmdebstrap"]).args(OPTIONS).envs(environment.iter().copied());
+    command.arg(format!("--include={}", packages.join(",")));
     command.arg(format!("--customize-hook=sh '{}' \"$1\"", script.display()));
     command.arg(RELEASE).arg(tree).args(sources()?);
     command.stdout(File::create(&log)?).stderr(File::options().append(true).open(&log)?);

@@ -10,6 +10,7 @@ use anyhow::{Context, Result, bail};
 
 mod host;
 mod image;
+mod latency;
 mod memory;
 mod noise;
 mod speed;
@@ -46,6 +47,11 @@ usage: cargo xtask lab VERB
                     tuned, ours; tuned+ARGUMENT or ours+ARGUMENT with one more kernel argument. 60 seconds for
                     each load without --seconds. --try runs a shell script in the host before it is measured
   speed             what an audit and a second apply cost on one host, next to TuneD's
+  latency [--seconds N] [--knobs] [--jobs N] [STATE...]
+                    how late an isolated CPU is in each STATE: untuned, tuned, ours. Time is a count of instructions
+                    there, so that the figures are the same on any computer; ours is measured twice to prove it.
+                    One virtual second for each program without --seconds, two boots at once without --jobs.
+                    --knobs leaves out one knob of ours after another, and says what each changes
   start [MACHINE]   boot a host that stays; `reference` without a MACHINE
   ssh [COMMAND]     a shell or one command in that host
   put FILE PATH     copy a file into it
@@ -74,6 +80,7 @@ pub(crate) fn run(args: &[String]) -> Result<()> {
         ["test", filter] => suite::run(filter, 2),
         ["noise", rest @ ..] => noise::run(rest),
         ["speed"] => speed::run(),
+        ["latency", rest @ ..] => latency::run(rest),
         ["start"] => start("reference"),
         ["start", topology] => start(topology),
         ["ssh", command @ ..] => shell(&command.join(" ")),

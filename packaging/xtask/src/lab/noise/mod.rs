@@ -9,7 +9,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail, ensure};
 use rtkvm_tune::formats::CpuSet;
 
-mod sample;
+pub(super) mod sample;
 mod table;
 mod trace;
 

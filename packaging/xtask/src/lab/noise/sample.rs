@@ -9,7 +9,7 @@ use super::trace::{self, Causes, Counts};
 
 /// A way to be interrupted.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum Kind {
+pub(in crate::lab) enum Kind {
     /// A line of /proc/interrupts.
     Interrupt(String),
     /// A line of /proc/softirqs.
@@ -42,27 +42,11 @@ pub(super) fn parse(text: &str, isolated: &CpuSet) -> Result<Sample> {
     let parts = parts(text);
     let part = |name: &str| parts.get(name).copied().with_context(|| format!("no `{name}` was printed"));
     let seconds = |name| -> Result<f64> { Ok(part(name)?.trim().parse()?) };
-    let mut kinds = BTreeMap::new();
-    let mut add = |kind: Kind, counts: Counts| {
-        if !counts.is_empty() {
-            kinds.insert(kind, counts);
-        }
-    };
-    let difference = |name: &str, read: fn(&str) -> Result<Table>| -> Result<Table> {
-        Ok(since(&read(part(&format!("{name} before"))?)?, &read(part(&format!("{name} after"))?)?, isolated))
-    };
-    for (line, counts) in difference("interrupts", columns)? {
-        add(Kind::Interrupt(line), counts);
-    }
-    for (line, counts) in difference("softirqs", columns)? {
-        add(Kind::Softirq(line), counts);
-    }
-    for (_, counts) in difference("switches", switches)? {
-        add(Kind::Switch, counts);
-    }
-    for (_, counts) in difference("loops", loops)? {
-        add(Kind::Preempted, counts);
-    }
+    let mut kinds = kinds(part, isolated)?;
+    let gone = since(&loops(part("loops before")?)?, &loops(part("loops after")?)?, isolated);
+    kinds.extend(
+        gone.into_values().filter(|counts| !counts.is_empty()).map(|counts| (Kind::Preempted, counts)),
+    );
     Ok(Sample {
         seconds: seconds("uptime after")? - seconds("uptime before")?,
         kinds,
@@ -72,11 +56,32 @@ pub(super) fn parse(text: &str, isolated: &CpuSet) -> Result<Sample> {
     })
 }
 
+/// What happened on these CPUs between two snapshots of the kernel's own counters: `part` gives the text of
+/// `interrupts before`, `interrupts after`, and likewise of `softirqs` and `switches`.
+///
+/// # Errors
+/// A part is missing, or a number is none.
+pub(in crate::lab) fn kinds<'a>(
+    part: impl Fn(&str) -> Result<&'a str>,
+    cpus: &CpuSet,
+) -> Result<BTreeMap<Kind, Counts>> {
+    let difference = |name: &str, read: fn(&str) -> Result<Table>| -> Result<Table> {
+        Ok(since(&read(part(&format!("{name} before"))?)?, &read(part(&format!("{name} after"))?)?, cpus))
+    };
+    let interrupts = difference("interrupts", columns)?.into_iter();
+    let softirqs = difference("softirqs", columns)?.into_iter();
+    let switches = difference("switches", switches)?.into_values();
+    let all = interrupts.map(|(line, counts)| (Kind::Interrupt(line), counts));
+    let all = all.chain(softirqs.map(|(line, counts)| (Kind::Softirq(line), counts)));
+    let all = all.chain(switches.map(|counts| (Kind::Switch, counts)));
+    Ok(all.filter(|(_, counts)| !counts.is_empty()).collect())
+}
+
 /// Numbers of each CPU, by line.
 type Table = BTreeMap<String, Counts>;
 
 /// What follows each `== NAME`.
-fn parts(text: &str) -> BTreeMap<&str, &str> {
+pub(in crate::lab) fn parts(text: &str) -> BTreeMap<&str, &str> {
     let mut starts = Vec::new();
     let mut at = 0;
     for line in text.split_inclusive('\n') {

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use rtkvm_tune::formats::CpuSet;
 
 /// How often something happened on each CPU.
-pub(super) type Counts = BTreeMap<u32, u64>;
+pub(in crate::lab) type Counts = BTreeMap<u32, u64>;
 /// How often each thing happened.
 pub(super) type Causes = BTreeMap<String, Counts>;
 
