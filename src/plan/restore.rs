@@ -60,9 +60,11 @@ impl Restored {
     /// Compares the entries with the machine.
     pub fn plan<'e>(host: &dyn Read, entries: impl Iterator<Item = &'e Entry>, how: How) -> Restored {
         let mut restored = Restored::default();
-        for entry in entries {
+        let entries: Vec<&Entry> = entries.collect();
+        for entry in &entries {
             restored.add(host, entry, how);
         }
+        restored.keep_disks(&entries);
         // The inner ones first.
         restored.directories.sort_unstable_by(|a, b| b.cmp(a));
         restored.directories.dedup();
@@ -95,6 +97,23 @@ impl Restored {
     /// The directories that were made for what is put back.
     pub(super) fn directories(&self) -> impl Iterator<Item = Step> {
         self.directories.iter().map(|path| Step::Directory { path: path.clone() })
+    }
+
+    /// A guest that stays defined, for nobody knows of it or somebody else changed it, keeps its disks.
+    fn keep_disks(&mut self, entries: &[&Entry]) {
+        for entry in entries {
+            let Change::Domain { name, .. } = &entry.change else { continue };
+            if self.finished.contains(&entry.path) {
+                continue;
+            }
+            let of = |entry: &&&Entry| matches!(&entry.change, Change::Disk { guest, .. } if guest == name);
+            for disk in entries.iter().filter(of) {
+                self.after_domains.retain(|step| step.path() != Some(&disk.path));
+                self.items.retain(|item| item.path.as_ref() != Some(&disk.path));
+                self.finished.retain(|path| *path != disk.path);
+                self.notes.push(format!("{} stays with guest {name}", disk.path));
+            }
+        }
     }
 
     fn add(&mut self, host: &dyn Read, entry: &Entry, how: How) {

@@ -343,3 +343,23 @@ fn a_guest_is_started_with_the_host_or_not() {
         assert!(!host.try_virsh(&["dominfo", "early"], "").status.success());
     }
 }
+
+/// A guest that stays defined, for its libvirt does not answer, keeps its disk.
+#[test]
+fn a_disk_stays_with_its_guest() {
+    let host = Host::start();
+    let base = base_image(&host, "base.raw", "raw", "2M");
+    let disk = "/var/lib/libvirt/images/kept.img";
+    let section = format!("[[guest.disk]]\nsource = \"{disk}\"\nbase-image = \"{base}\"\n");
+    let socket = host.at("/run/other-sock");
+    let answer = || std::os::unix::fs::symlink("/run/libvirt/libvirt-sock", &socket).unwrap();
+    answer();
+    let uri = "qemu+unix:///system?socket=/run/other-sock";
+    tune(&host, &["apply", "--connect", uri, "PROFILE"], &profile(&guest("kept", &section)), 0);
+    std::fs::remove_file(&socket).unwrap();
+    assert!(tune(&host, &["revert"], "", 1).contains("kept.img stays with guest kept"));
+    assert!(host.at(disk).exists());
+    answer();
+    tune(&host, &["revert"], "", 0);
+    assert!(!host.at(disk).exists() && !host.try_virsh(&["dominfo", "kept"], "").status.success());
+}
