@@ -1,8 +1,10 @@
 //! Machines and profiles to divide.
 
-use rtkvm_tune::facts::{Boot, Core, Cpus, Facts, Irqs, Kernel, KernelLog, Loader, Node, Numa, Owners, Pool};
+use rtkvm_tune::facts::{
+    Boot, Core, Cpus, Facts, Irqs, Kernel, KernelLog, Loader, Manager, Node, Numa, Owners, Pool,
+};
 use rtkvm_tune::formats::{CpuSet, HostPath, Size};
-use rtkvm_tune::host::Snapshot;
+use rtkvm_tune::host::{ReadError, Snapshot};
 use rtkvm_tune::profile::{self, Parsed};
 use std::fs;
 
@@ -73,7 +75,11 @@ pub(crate) fn assemble(mut cores: Vec<Core>, nodes: &[(u32, Size)], offline: Cpu
         threads: Vec::new(),
         free_threads: Vec::new(),
         queues: Vec::new(),
-        manager: Default::default(),
+        manager: Manager {
+            first: Err(ReadError::Absent),
+            cpusets: Err(ReadError::Absent),
+            units: Vec::new(),
+        },
         hardware: Default::default(),
         interface_hooks: Vec::new(),
         owners: Owners::default(),
