@@ -31,7 +31,7 @@ fn capture_one(step: &Step, work: &Work, root: &Root) -> Result<Option<Entry>, S
             if !after.is_unchanged(before, &now.text()) {
                 return Err(changed(path));
             }
-            (path, Change::Attribute { before: before.clone(), ours: after.clone() })
+            (path, Change::Attribute { before: now.text().into_owned(), ours: after.clone() })
         }
         Step::File { path, before, after, mode, metadata } => {
             let old = there(path, root)?;

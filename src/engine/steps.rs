@@ -67,6 +67,10 @@ pub(super) fn carry_out(step: &Step, trial: Option<&Trial>, root: &Root, writer:
             let text = match exact {
                 // In a tree an attribute is a file, and its text is all there is to put back.
                 Some(text) if !root.is_live() => text.clone(),
+                // More is in the file than was planned with.
+                _ if after.is_of_a_thread() => {
+                    root.file(path).map_or_else(|_| after.written(before), |file| after.written(&file.text()))
+                }
                 _ => after.written(before),
             };
             attribute(path, (before, after), &text, root, writer)

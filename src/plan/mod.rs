@@ -321,7 +321,12 @@ pub fn make(
     let finished = restored.finished.into_iter().chain(boot.iter().flat_map(Boot::finished)).collect();
     let open = |item: &Item| matches!(item.observed.state, State::Missing | State::Differs(_));
     let changing = asked.iter().zip(&items).filter(|(_, item)| open(item));
-    notes.extend(changing.filter_map(|(asked, _)| asked.setting.note.map(str::to_owned)));
+    for note in changing.filter_map(|(asked, _)| asked.setting.note.map(str::to_owned)) {
+        // Two knobs may have the same to say.
+        if !notes.contains(&note) {
+            notes.push(note);
+        }
+    }
     if scope == Scope::Everything {
         notes.extend(effects::balanced(host, &facts));
     }
@@ -487,7 +492,7 @@ fn steps(
         match &asked.setting.resource {
             Resource::Attribute(attribute) => {
                 let path = attribute.path.clone();
-                let before = text(&path).unwrap_or_default();
+                let before = attribute.read(host).unwrap_or_default();
                 let after = attribute.want.clone();
                 attributes.push(Step::Attribute { path, before, after, exact: None });
             }
