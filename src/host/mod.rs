@@ -104,6 +104,11 @@ pub enum ReadError {
 }
 
 impl ReadError {
+    /// Whether there is nothing.
+    pub fn is_absent(self) -> bool {
+        self == ReadError::Absent
+    }
+
     /// Who may not read it, and why, where that is it.
     pub fn forbidden(self) -> Option<&'static str> {
         match self {

@@ -3,7 +3,6 @@
 use super::{Context, Disruption, Knob, Reach, Setting, Values};
 use crate::facts::Architecture;
 use crate::formats::{CpuSet, Size};
-use crate::host::ReadError;
 use crate::profile::Diagnostic;
 use crate::resources::{Resource, State};
 
@@ -241,7 +240,7 @@ const POSTED_INTERRUPTS: Knob = Knob {
                 );
                 found(Some("off"), "on", unmet(why))
             }
-            Err(ReadError::Absent) => {
+            Err(error) if error.is_absent() => {
                 found(None::<&str>, "on", none(format!("{module} has no option {name}")))
             }
             Err(error) => {
@@ -354,7 +353,7 @@ const LIBVIRT_CPUSET: Knob = Knob {
     settings: |ctx| {
         let told = match &ctx.facts.hardware.cgroup_controllers {
             Some(Ok(told)) => told.as_ref(),
-            Some(Err(ReadError::Absent)) => {
+            Some(Err(error)) if error.is_absent() => {
                 return found(None::<&str>, "with \"cpuset\"", none("there is no /etc/libvirt/qemu.conf"));
             }
             Some(Err(error)) => {

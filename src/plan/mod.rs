@@ -410,8 +410,7 @@ fn steps(
         match &asked.setting.resource {
             Resource::Attribute(attribute) => {
                 let path = attribute.path.clone();
-                let before =
-                    attribute.read(host).map_or_else(|_| String::new(), |file| file.text().into_owned());
+                let before = attribute.read(host).unwrap_or_default();
                 let after = attribute.want.clone();
                 attributes.push(Step::Attribute { path, before, after, exact: None });
             }

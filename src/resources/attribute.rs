@@ -3,10 +3,9 @@
 use super::{Observed, State};
 use crate::formats::thread::{kernel_thread, status, status_lines, with_cpus, with_policy};
 use crate::formats::{CpuSet, HostPath, Policy};
-use crate::host::{File, Read, ReadError};
+use crate::host::{Read, ReadError};
 use serde::{Deserialize, Serialize};
 use std::fmt;
-use std::rc::Rc;
 
 /// One attribute and the value it should have.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -135,11 +134,12 @@ impl fmt::Display for Value {
 
 impl Attribute {
     /// What it has now; of what is said of a thread no more than matters, which may be all that a capture has.
-    pub fn read(&self, host: &dyn Read) -> Result<Rc<File>, ReadError> {
-        match self.want {
+    pub fn read(&self, host: &dyn Read) -> Result<String, ReadError> {
+        let file = match self.want {
             Value::Affinity(_) => host.extract(&self.path, status_lines),
             _ => host.file(&self.path),
-        }
+        };
+        file.map(|file| file.text().into_owned())
     }
 
     pub(super) fn observe(&self, host: &dyn Read) -> Observed {
@@ -149,9 +149,9 @@ impl Attribute {
             }
             Err(error @ ReadError::Untold) => (None, State::NotApplicable(format!("{} {error}", self.path))),
             Err(error) => (None, super::unread(&self.path, error)),
-            Ok(file) => match self.want.parse_like(&file.text()) {
+            Ok(text) => match self.want.parse_like(&text) {
                 None => {
-                    let text = file.text().trim().to_owned();
+                    let text = text.trim().to_owned();
                     (Some(text), State::Differs(Some("not a value that is known here".into())))
                 }
                 Some(value) if value == self.want => (Some(value.to_string()), State::InLine),
