@@ -215,8 +215,8 @@ fn unit() -> String {
          RemainAfterExit=yes\n\
          # Devices that are still coming up bring interrupts and workqueues.\n\
          ExecStartPre=-/usr/bin/udevadm settle --timeout=60\n\
-         ExecStart={PROGRAM} recover\n\
-         ExecStart={PROGRAM} apply --runtime --keep-going {PROFILE}\n\
+         ExecStart={PROGRAM} recover --wait 300\n\
+         ExecStart={PROGRAM} apply --runtime --keep-going --wait 300 {PROFILE}\n\
          \n\
          [Install]\n\
          WantedBy=multi-user.target\n"

@@ -210,7 +210,8 @@ fn unit() -> String {
          \n\
          [Service]\n\
          Type=oneshot\n\
-         ExecStart={PROGRAM} confirm --automatic\n"
+         # The interrupts of the last devices may just be moved.\n\
+         ExecStart={PROGRAM} confirm --automatic --wait 300\n"
     )
 }
 

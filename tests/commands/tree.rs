@@ -113,7 +113,7 @@ fn changes_what_is_planned_and_nothing_else() {
     assert_eq!(tree.read(KEPT_PROFILE), profile);
     assert_eq!(tree.read(GUEST), tune(&["render", REFERENCE, "--root", tree.name()]).expect(0).out);
     assert!(tree.read(UNIT).contains(
-        "\nExecStart=/usr/bin/rtkvm-tune recover\nExecStart=/usr/bin/rtkvm-tune apply --runtime --keep-going \
+        "\nExecStart=/usr/bin/rtkvm-tune recover --wait 300\nExecStart=/usr/bin/rtkvm-tune apply --runtime --keep-going --wait 300 \
                 /etc/rtkvm-tune/profile.toml\n"
     ));
     assert!(tree.read(DROP_IN).contains(" isolcpus=managed_irq,domain,2-7,10-15 "));

@@ -107,7 +107,8 @@ pub(super) fn leaves_the_default_after_a_failed_audit() -> Result<()> {
     let mut host = armed("\"loglevel=5\"")?;
     let sockets = "libvirtd.socket libvirtd-ro.socket libvirtd-admin.socket";
     host.sh(&format!("systemctl mask {sockets} libvirtd.service"))?;
-    let short = "[Service]\nExecStart=\nExecStart=/usr/bin/rtkvm-tune confirm --automatic --within 10\n";
+    let short =
+        "[Service]\nExecStart=\nExecStart=/usr/bin/rtkvm-tune confirm --automatic --wait 300 --within 10\n";
     host.write(&format!("/etc/systemd/system/{UNIT}.d/short.conf"), short.as_bytes())?;
     host.sh("systemctl daemon-reload")?;
     has_failed_unit(host.reboot())?;
