@@ -59,6 +59,7 @@ fn every_state_is_explained_with_its_sign() {
         State::Differs(None),
         State::InLine,
         State::RebootPending,
+        State::Pending(String::new()),
         State::ByHand(String::new()),
         State::NotApplicable(String::new()),
         State::Obsolete,

@@ -121,6 +121,8 @@ fn each_file_is_read_once() {
             own.for_each(|call| *opened.entry(call.path()).or_default() += 1);
             // A directory: state and journal are in it, one not without the other.
             opened.remove("var/lib");
+            // Another: processes are looked for by name, the kernel's threads by its mark on them.
+            opened.remove("proc");
             let twice: Vec<_> = opened.iter().filter(|(_, times)| **times > 1).collect();
             assert!(twice.is_empty(), "{machine} {verb:?}: {twice:?}");
             assert!(opened.len() > 20, "{machine} {verb:?}: {opened:?}");
