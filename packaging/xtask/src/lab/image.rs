@@ -200,7 +200,7 @@ fn prepare(work: &Path, tree: &Path, disk: &Path, key: &Path) -> Result<()> {
     ]
     .map(str::to_owned)
     .to_vec();
-    let boot = Boot { topology: "reference", disk, format: "raw", key, extra: &direct, attached: true };
+    let boot = Boot { topology: "small", disk, format: "raw", key, extra: &direct, attached: true };
     let mut host = VirtualMachine::start(&work.join("run"), &boot)?;
     host.wait_for_ssh()?;
     let done = host.ssh("sh -s", PREPARE.as_bytes(), Duration::from_secs(300))?;
