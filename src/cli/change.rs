@@ -98,7 +98,7 @@ impl Applying<'_> {
         refuse_interrupted(root)?;
         let past = past(root)?;
         let mut plan = self.settled(root, &past)?;
-        let unanswered = engine::without_unanswered(&mut plan.steps, root, writer);
+        let unanswered = engine::without_unanswered(&mut plan.steps, &mut plan.finished, root, writer);
         let applied = self.applied();
         let work = Work {
             run: engine::begin(self.verb, Some(&applied), plan.facts.kernel.boot_id.clone()),

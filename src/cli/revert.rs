@@ -43,7 +43,7 @@ fn plan(args: &RevertArgs, machine: &Machine, state: &State) -> Result<Reverting
         _ => None,
     };
     let spared = running.as_ref().map(|guests| (guests, "revert --live"));
-    let how = How { force: args.force, live, boot_id: boot_id.as_deref(), spared };
+    let how = How { force: args.force, live, disks: false, boot_id: boot_id.as_deref(), spared };
     let mut restored = Restored::plan(&snapshot, state.baseline.iter(), how);
     restored.take_out_elsewhere(&Boot::read(&snapshot), state);
     let steps = restored.steps(Programs::default());
@@ -56,13 +56,8 @@ fn work(args: &RevertArgs, machine: &Machine, root: &Root, writer: &Writer, sign
     let mut reverting = plan(args, machine, &state)?;
     let Restored { notes, waiting, .. } = &reverting.restored;
     let mut kept: Vec<String> = [&notes[..], waiting].concat();
-    let all = reverting.steps.clone();
-    let unanswered = engine::without_unanswered(&mut reverting.steps, root, writer);
-    let left = |path: &HostPath| {
-        let of = |step: &&Step| step.path() == Some(path);
-        all.iter().any(|step| of(&step)) && !reverting.steps.iter().any(|step| of(&step))
-    };
-    reverting.restored.finished.retain(|path| !left(path));
+    let finished = &mut reverting.restored.finished;
+    let unanswered = engine::without_unanswered(&mut reverting.steps, finished, root, writer);
     kept.extend(unanswered.iter().map(|why| {
         format!(
             "the guests, for libvirt does not answer; mend it and revert again: {}",
@@ -83,7 +78,7 @@ fn work(args: &RevertArgs, machine: &Machine, root: &Root, writer: &Writer, sign
     };
     let done = engine::carry_out_all(work, state, root, writer, signals);
     let (reports, end) = done.map_err(change::nothing_written)?;
-    let status = report(args, machine, &reports, &end, &kept)?;
+    let status = report(args, machine, &reports, &end, (&kept, &reverting.restored.disks))?;
     Ok(if unanswered.is_some() { change::UNANSWERED } else { status })
 }
 
@@ -91,7 +86,9 @@ fn work(args: &RevertArgs, machine: &Machine, root: &Root, writer: &Writer, sign
 fn dry_run(args: &RevertArgs, machine: &Machine) -> Outcome {
     let Past { state, notes, .. } = load::past(machine)?;
     let mut reverting = plan(args, machine, &state)?;
-    reverting.restored.notes.extend(notes);
+    let Restored { notes: of_plan, disks, .. } = &mut reverting.restored;
+    of_plan.append(disks);
+    of_plan.extend(notes);
     print(&match args.format.format {
         Format::Text => {
             let patch = patch(&reverting.steps);
@@ -112,7 +109,14 @@ fn dry_run(args: &RevertArgs, machine: &Machine) -> Outcome {
     Ok(0)
 }
 
-fn report(args: &RevertArgs, machine: &Machine, reports: &[Report], end: &End, kept: &[String]) -> Outcome {
+/// `kept` is what should have gone, and `disks` what stays in any case.
+fn report(
+    args: &RevertArgs,
+    machine: &Machine,
+    reports: &[Report],
+    end: &End,
+    (kept, disks): (&[String], &[String]),
+) -> Outcome {
     let not_done = change::not_done(end);
     print(&match args.format.format {
         Format::Text => {
@@ -126,13 +130,14 @@ fn report(args: &RevertArgs, machine: &Machine, reports: &[Report], end: &End, k
                 (None, _, false) => "Reverted, but for what is named above.",
             };
             let kept: String = kept.iter().map(|note| format!("left     {note}\n")).collect();
-            text::printable(&format!("{}{taken}{kept}{summary}\n", change::lines(reports)))
+            let disks: String = disks.iter().map(|note| format!("note     {note}\n")).collect();
+            text::printable(&format!("{}{taken}{kept}{disks}{summary}\n", change::lines(reports)))
         }
         Format::Json => load::pretty(&json!({
             "schema": 1,
             "machine": machine.to_string(),
             "reports": reports,
-            "notes": kept,
+            "notes": kept.iter().chain(disks).collect::<Vec<_>>(),
             "end": change::end_json(end),
         })),
     })?;

@@ -81,7 +81,12 @@ fn connection(step: &Step) -> Option<Connection> {
 
 /// Takes the guests out of the steps where their libvirt does not answer, so that the rest can be done; why. A libvirt
 /// that is not installed is an obstacle, and no reason to go on.
-pub fn without_unanswered(steps: &mut Vec<Step>, root: &Root, writer: &Writer) -> Option<String> {
+pub fn without_unanswered(
+    steps: &mut Vec<Step>,
+    finished: &mut Vec<HostPath>,
+    root: &Root,
+    writer: &Writer,
+) -> Option<String> {
     let mut asked: Vec<(Connection, Option<String>)> = Vec::new();
     for step in steps.iter() {
         let Some(connection) = connection(step) else { continue };
@@ -99,7 +104,10 @@ pub fn without_unanswered(steps: &mut Vec<Step>, root: &Root, writer: &Writer) -
     let any = asked.iter().any(|(_, error)| error.is_some());
     // A guest that stays defined keeps its disk.
     let removed = |step: &Step| matches!(step, Step::Disk { copy: None, .. });
-    steps.retain(|step| !(unanswered(step) || any && removed(step)));
+    let left = |step: &Step| unanswered(step) || any && removed(step);
+    // What is left as it is stays in the state.
+    finished.retain(|path| !steps.iter().any(|step| step.path() == Some(path) && left(step)));
+    steps.retain(|step| !left(step));
     let errors: Vec<String> = asked.into_iter().filter_map(|(_, error)| error).collect();
     (!errors.is_empty()).then(|| errors.join("\n"))
 }

@@ -57,7 +57,7 @@ pub fn recover(root: &Root, writer: &Writer) -> Result<Recovered, String> {
         return Ok(Recovered::Finished(journal));
     }
     let boot_id = boot_id(root);
-    let how = How { live: root.is_live(), boot_id: boot_id.as_deref(), ..How::default() };
+    let how = How { live: root.is_live(), disks: true, boot_id: boot_id.as_deref(), ..How::default() };
     let entries: Vec<&Entry> = journal.entries.iter().collect();
     let programs = Programs { keep_generated: is_as_before(&journal, root), ..Programs::of(&journal) };
     let (reports, mut notes) = put_back(&entries, how, programs, root, writer);
@@ -85,7 +85,7 @@ pub(super) fn after_failure(
         keep_generated: is_as_before(journal, root),
     };
     let boot_id = journal.run.began.boot_id.as_deref();
-    let how = How { force: true, live: root.is_live(), boot_id, spared: None };
+    let how = How { force: true, live: root.is_live(), disks: true, boot_id, spared: None };
     let (reports, mut notes) = put_back(&entries, how, programs, root, writer);
     match settle(&reports, &mut notes, journal, state, writer) {
         true => End::RolledBack { why, reports, notes },
@@ -120,15 +120,24 @@ fn put_back(
     }
     let restored = Restored::plan(root, entries.iter().copied(), how);
     let steps = restored.steps(programs);
-    let carried = steps
-        .iter()
-        .map(|step| Report { step: describe(step), outcome: carry_out(step, None, root, writer) });
+    let mut defined = false;
+    let carried = steps.iter().map(|step| {
+        let outcome = match step {
+            // A guest that could not be undefined keeps its disks.
+            Step::Disk { copy: None, .. } if defined => {
+                Outcome::Impossible("a guest could not be undefined".into())
+            }
+            _ => carry_out(step, None, root, writer),
+        };
+        defined |= matches!((step, &outcome), (Step::Domain { .. }, Outcome::Failed(_)));
+        Report { step: describe(step), outcome }
+    });
     // Directories that went or stayed are not worth a line.
     let told = |report: &(Report, &Step)| {
         !matches!(report.1, Step::Directory { .. }) || matches!(report.0.outcome, Outcome::Failed(_))
     };
     let reports = carried.zip(&steps).filter(told).map(|(report, _)| report).collect();
-    notes.extend(restored.notes);
+    notes.extend(restored.notes.into_iter().chain(restored.disks));
     (reports, notes)
 }
 

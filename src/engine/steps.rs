@@ -65,12 +65,20 @@ pub(super) fn carry_out(step: &Step, trial: Option<&Trial>, root: &Root, writer:
                 Ok(now) if !after.is_same_thread(before, &now.text()) => {
                     Outcome::Impossible("another thread has its number by now".into())
                 }
-                Ok(_) => match program(step).map_or(Outcome::LeftToYou, |program| run(&program, writer)) {
-                    Outcome::Done => read_back(path, after, root),
-                    // The kernel may bind a thread, or end it, at any time.
-                    Outcome::Failed(why) if matches!(after, Value::Affinity(_)) => Outcome::Impossible(why),
-                    other => other,
-                },
+                Ok(_) => {
+                    let outcome =
+                        match program(step).map_or(Outcome::LeftToYou, |program| run(&program, writer)) {
+                            Outcome::Done => read_back(path, after, root),
+                            other => other,
+                        };
+                    match outcome {
+                        // The kernel may bind a thread, or end it, at any time.
+                        Outcome::Failed(why) if matches!(after, Value::Affinity(_)) => {
+                            Outcome::Impossible(why)
+                        }
+                        other => other,
+                    }
+                }
             }
         }
         Step::Attribute { path, before, after, exact } => {

@@ -4,7 +4,7 @@ use super::boot::argument;
 use super::values::word;
 use super::{Context, Disruption, Knob, Reach, Setting, Values, attribute, unfit};
 use crate::facts::power::{Policy, Uncore, energy_bias, idle_disable, policy, resume_latency};
-use crate::profile::Diagnostic;
+use crate::profile::{Diagnostic, KnobValue};
 use crate::resources::Value;
 
 pub(super) const KNOBS: &[Knob] = &[
@@ -202,14 +202,20 @@ const MIN_FREQUENCY: Knob = Knob {
     why: "For drivers that go below the highest frequency in spite of the governor. It costs power.",
     source: "Linux admin-guide/pm/cpufreq.rst (scaling_min_freq)",
     since: "Linux 2.6.9",
-    check: "/sys/devices/system/cpu/cpufreq/policyN/scaling_min_freq is its cpuinfo_max_freq",
+    check: "/sys/devices/system/cpu/cpufreq/policyN/scaling_min_freq is its cpuinfo_max_freq, or power.max-frequency",
     reach: Reach::Live,
     disruption: Disruption::None,
     values: Values::opt_in(&[word("max", "the highest frequency the CPU has")]),
     settings: |ctx| {
         let has = |policy: &Policy| policy.highest.is_some();
+        // The kernel keeps the lowest below what power.max-frequency allows.
+        let line = ctx.profile.knobs.iter().find(|line| line.id.value == MAX_FREQUENCY.id);
+        let most = match line.map(|line| &line.value.value) {
+            Some(KnobValue::Number(most)) => most.saturating_mul(1000),
+            _ => i64::MAX,
+        };
         each_policy(ctx, "a highest frequency", has, |policy| {
-            Some(("scaling_min_freq", Value::Number(policy.highest?), policy))
+            Some(("scaling_min_freq", Value::Number(policy.highest?.min(most)), policy))
         })
     },
 };

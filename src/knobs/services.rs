@@ -147,7 +147,8 @@ const ALLOWED_CPUS: Knob = Knob {
     since: "systemd 244, with control groups of version 2",
     check: "the drop-ins have the planned content, and cpuset.cpus.effective of each in /sys/fs/cgroup",
     reach: Reach::Reboot,
-    disruption: Disruption::None,
+    // systemd confines what runs as soon as it reads the drop-ins, and a guest may run outside of machine.slice.
+    disruption: Disruption::GuestStop,
     values: Values::OPT_IN,
     settings: |ctx| {
         let housekeeping = &ctx.placement.housekeeping;

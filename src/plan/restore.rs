@@ -3,6 +3,7 @@
 use super::{Item, Running, Step, boot};
 use crate::facts::Boot;
 use crate::facts::boot::{DEFAULT_GRUB, DROP_IN, GRUB_D, Line};
+use crate::facts::owners::IRQBALANCE_UNIT;
 use crate::facts::trial::{RECORD, SCRIPT};
 
 use crate::formats::boot_line::{Known, rewrite};
@@ -30,6 +31,8 @@ pub struct How<'a> {
     pub force: bool,
     /// Whether the kernel answers.
     pub live: bool,
+    /// Whether disks go too: only those that the very run made which is taken back.
+    pub disks: bool,
     /// This boot.
     pub boot_id: Option<&'a str>,
     /// The guests that are left in peace, and the command that would not.
@@ -43,6 +46,8 @@ pub struct Restored {
     pub items: Vec<Item>,
     /// What stays as it is, and why.
     pub notes: Vec<String>,
+    /// Disks of guests, which stay in any case.
+    pub disks: Vec<String>,
     /// What would disturb guests that run, each with the reason; an item of each says it too.
     pub waiting: Vec<String>,
     /// The entries that are done with once the steps are carried out.
@@ -64,7 +69,9 @@ impl Restored {
         for entry in &entries {
             restored.add(host, entry, how);
         }
-        restored.keep_disks(&entries);
+        if how.disks {
+            restored.keep_disks(&entries);
+        }
         // The inner ones first.
         restored.directories.sort_unstable_by(|a, b| b.cmp(a));
         restored.directories.dedup();
@@ -131,10 +138,13 @@ impl Restored {
             // What confirming a trial came to is kept in its record.
             Standing::Foreign(_) if path.as_str() == RECORD => self.put_back(host, entry, how),
             Standing::Foreign(_) if !how.live && entry.is_torn(host) => self.put_back(host, entry, how),
-            // Whatever is asked for: what a guest has written is its own.
-            Standing::Foreign(_) if matches!(entry.change, Change::Disk { .. }) => {
-                self.notes.push(format!(
-                    "{path} has been written to since it was made, and stays; `rm {}` removes it",
+            // Whatever is asked for: what a guest has written is its own, and another may have it by now.
+            Standing::Foreign(_) | Standing::Ours
+                if matches!(entry.change, Change::Disk { .. })
+                    && !(how.disks && matches!(standing, Standing::Ours)) =>
+            {
+                self.disks.push(format!(
+                    "the disk {path} stays; if nothing needs it, `rm {}` removes it",
                     quoted(path.as_str())
                 ));
                 self.finish(entry);
@@ -191,6 +201,12 @@ impl Restored {
                     Err(why) => return self.notes.push(format!("{path} keeps what is ours on it: {why}")),
                 };
                 self.finish(entry);
+                if path.as_str() == IRQBALANCE_UNIT {
+                    self.notes.push(
+                        "irqbalance may start again, and is not started now: `systemctl start irqbalance` does it"
+                            .into(),
+                    );
+                }
                 let step = file_step(path, now.as_ref(), after.as_ref());
                 let start = after.is_some() && Connection::of_autostart(&entry.path).is_some();
                 match (is_of_debian(&entry.path), entry.arguments.is_empty()) {

@@ -220,9 +220,13 @@ impl Plan {
         let total = self.items.iter().filter(|item| !item.is_check()).count() - c.not_applicable;
         match self.status() {
             0 if c.unverifiable > 0 => format!(
-                "In line as far as it can be told: {} of {total} settings are in force, {} cannot be told.",
+                "In line as far as it can be told: {} of {total} settings are set, {} cannot be told{}.",
                 total - c.unverifiable,
-                c.unverifiable
+                c.unverifiable,
+                match c.pending {
+                    0 => String::new(),
+                    pending => format!(", {pending} wait for their interrupt"),
+                }
             ),
             0 if c.pending > 0 => format!(
                 "In line: all {total} settings are set, and {} of them wait for their interrupt.",

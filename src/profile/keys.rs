@@ -330,7 +330,7 @@ pub const KEYS: &[Key] = &[
         Kind::Text,
         Presence::Optional("the disk is there already"),
         "The absolute path of an image that the disk is made of as a full copy, if there is no file at `source` yet. A file \
-         that is there is never written over, and one that a guest has written to is never removed.",
+         that is there is never written over, and no command removes it.",
     ),
     key(
         "guest.disk",

@@ -53,7 +53,7 @@ impl Machine {
         fs::write(machine.host.at(&format!("{IMAGES}/base.img")), vec![7; 1 << 20]).unwrap();
         machine.expect(0, &["apply", "PROFILE"]);
         assert!(machine.is_new(), "{:?}", machine.there());
-        machine.expect(0, &["revert"]);
+        machine.revert();
         assert!(machine.is_old(), "{:?}", machine.there());
         machine
     }
@@ -63,6 +63,12 @@ impl Machine {
         let output = self.host.tune(words, &self.profile);
         assert_eq!(output.status.code(), Some(status), "{words:?}: {}", text(&output));
         text(&output)
+    }
+
+    /// And without the disk, which a revert leaves.
+    fn revert(&self) {
+        self.expect(0, &["revert"]);
+        let _ = fs::remove_file(self.host.at(&format!("{IMAGES}/hit.img")));
     }
 
     fn traced(&self, options: &[&str]) -> Output {
@@ -75,7 +81,7 @@ impl Machine {
         let output = self.traced(&["-e", &format!("trace={}", CALLS.join(","))]);
         assert_eq!(output.status.code(), Some(0), "{}", text(&output));
         let trace = fs::read_to_string(self.host.at(TRACE)).unwrap();
-        self.expect(0, &["revert"]);
+        self.revert();
         let mut seen: BTreeMap<&str, usize> = BTreeMap::new();
         let mut points = Vec::new();
         for (name, line) in trace.lines().filter_map(|line| Some((line.split_once('(')?.0, line))) {
@@ -137,7 +143,7 @@ fn a_killed_apply_leaves_the_whole_guest_or_none() {
             (true, _) => old += 1,
             (_, true) => {
                 machine.expect(0, &["verify", "PROFILE"]);
-                machine.expect(0, &["revert"]);
+                machine.revert();
                 assert!(machine.is_old(), "{what}: {:?}", machine.there());
                 new += 1;
             }
