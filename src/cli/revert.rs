@@ -78,7 +78,7 @@ fn work(args: &RevertArgs, machine: &Machine, root: &Root, writer: &Writer, sign
     };
     let done = engine::carry_out_all(work, state, root, writer, signals);
     let (reports, end) = done.map_err(change::nothing_written)?;
-    let status = report(args, machine, &reports, &end, (&kept, &reverting.restored.disks))?;
+    let status = report(args, machine, &reports, &end, (&kept, &reverting.restored.told))?;
     Ok(if unanswered.is_some() { change::UNANSWERED } else { status })
 }
 
@@ -86,8 +86,8 @@ fn work(args: &RevertArgs, machine: &Machine, root: &Root, writer: &Writer, sign
 fn dry_run(args: &RevertArgs, machine: &Machine) -> Outcome {
     let Past { state, notes, .. } = load::past(machine)?;
     let mut reverting = plan(args, machine, &state)?;
-    let Restored { notes: of_plan, disks, .. } = &mut reverting.restored;
-    of_plan.append(disks);
+    let Restored { notes: of_plan, told, .. } = &mut reverting.restored;
+    of_plan.append(told);
     of_plan.extend(notes);
     print(&match args.format.format {
         Format::Text => {
@@ -109,13 +109,13 @@ fn dry_run(args: &RevertArgs, machine: &Machine) -> Outcome {
     Ok(0)
 }
 
-/// `kept` is what should have gone, and `disks` what stays in any case.
+/// `kept` is what should have gone, and `told` what to know besides.
 fn report(
     args: &RevertArgs,
     machine: &Machine,
     reports: &[Report],
     end: &End,
-    (kept, disks): (&[String], &[String]),
+    (kept, told): (&[String], &[String]),
 ) -> Outcome {
     let not_done = change::not_done(end);
     print(&match args.format.format {
@@ -130,14 +130,14 @@ fn report(
                 (None, _, false) => "Reverted, but for what is named above.",
             };
             let kept: String = kept.iter().map(|note| format!("left     {note}\n")).collect();
-            let disks: String = disks.iter().map(|note| format!("note     {note}\n")).collect();
-            text::printable(&format!("{}{taken}{kept}{disks}{summary}\n", change::lines(reports)))
+            let told: String = told.iter().map(|note| format!("note     {note}\n")).collect();
+            text::printable(&format!("{}{taken}{kept}{told}{summary}\n", change::lines(reports)))
         }
         Format::Json => load::pretty(&json!({
             "schema": 1,
             "machine": machine.to_string(),
             "reports": reports,
-            "notes": kept.iter().chain(disks).collect::<Vec<_>>(),
+            "notes": kept.iter().chain(told).collect::<Vec<_>>(),
             "end": change::end_json(end),
         })),
     })?;

@@ -137,7 +137,7 @@ fn put_back(
         !matches!(report.1, Step::Directory { .. }) || matches!(report.0.outcome, Outcome::Failed(_))
     };
     let reports = carried.zip(&steps).filter(told).map(|(report, _)| report).collect();
-    notes.extend(restored.notes.into_iter().chain(restored.disks));
+    notes.extend(restored.notes.into_iter().chain(restored.told));
     (reports, notes)
 }
 

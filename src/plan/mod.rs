@@ -233,7 +233,7 @@ pub fn make(
     let mut notes = notes::of_the_machine(&facts, profile);
     notes.extend(notes::other_guests(&placement, &facts));
     notes.extend(choices.iter().filter_map(notes::unprotected));
-    notes.extend(past.notes.iter().chain(&restored.notes).chain(&restored.disks).cloned());
+    notes.extend(past.notes.iter().chain(&restored.notes).chain(&restored.told).cloned());
     let held = boot.as_ref().map(Boot::held).unwrap_or_default();
     let finished = restored.finished.into_iter().chain(boot.iter().flat_map(Boot::finished)).collect();
     let open = |item: &Item| matches!(item.observed.state, State::Missing | State::Differs(_));

@@ -46,8 +46,8 @@ pub struct Restored {
     pub items: Vec<Item>,
     /// What stays as it is, and why.
     pub notes: Vec<String>,
-    /// Disks of guests, which stay in any case.
-    pub disks: Vec<String>,
+    /// What to know besides: disks, which stay in any case, and what is not started again.
+    pub told: Vec<String>,
     /// What would disturb guests that run, each with the reason; an item of each says it too.
     pub waiting: Vec<String>,
     /// The entries that are done with once the steps are carried out.
@@ -143,7 +143,7 @@ impl Restored {
                 if matches!(entry.change, Change::Disk { .. })
                     && !(how.disks && matches!(standing, Standing::Ours)) =>
             {
-                self.disks.push(format!(
+                self.told.push(format!(
                     "the disk {path} stays; if nothing needs it, `rm {}` removes it",
                     quoted(path.as_str())
                 ));
@@ -202,7 +202,7 @@ impl Restored {
                 };
                 self.finish(entry);
                 if path.as_str() == IRQBALANCE_UNIT {
-                    self.notes.push(
+                    self.told.push(
                         "irqbalance may start again, and is not started now: `systemctl start irqbalance` does it"
                             .into(),
                     );

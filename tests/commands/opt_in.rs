@@ -166,6 +166,7 @@ fn frequencies_are_bounded_by_what_the_cpu_has() {
         ("cpuinfo_min_freq", "800000"),
         ("cpuinfo_max_freq", "3900000"),
         ("scaling_max_freq", "3900000"),
+        ("scaling_min_freq", "800000"),
     ] {
         tree.write(&format!("{dir}/{name}"), format!("{text}\n"));
     }
@@ -177,6 +178,10 @@ fn frequencies_are_bounded_by_what_the_cpu_has() {
     let profile = with_knobs(&tree, "'power.max-frequency' = 2400");
     tree.tune(&["apply", &profile]).expect(0);
     assert_eq!(tree.read(&format!("{dir}/scaling_max_freq")), "2400000\n");
+    // The kernel lets the lowest be no higher.
+    let both = with_knobs(&tree, "'power.max-frequency' = 2400\n'power.min-frequency' = 'max'");
+    tree.tune(&["apply", &both]).expect(0);
+    assert_eq!(tree.read(&format!("{dir}/scaling_min_freq")), "2400000\n");
 }
 
 /// The IOMMU is turned on for a guest with a device, and otherwise on demand.
