@@ -168,7 +168,7 @@ impl Host {
         let file = image.display().to_string().replace(',', ",,");
         let name = format!("more{}", self.extra.len());
         let drive = format!("if=none,id={name},file={file},format=raw,readonly=on");
-        let device = format!("virtio-blk-pci,drive={name}");
+        let device = format!("virtio-blk-pci,bus=pcie.0,drive={name}");
         self.extra.extend(["-drive", &drive, "-device", &device].map(String::from));
     }
 
