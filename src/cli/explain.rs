@@ -26,14 +26,22 @@ fn line(knob: &Knob) -> String {
 }
 
 fn explanation(knob: &Knob) -> String {
-    let measured =
-        knob.measured().map_or(String::new(), |text| format!("Measured without it\n  {}\n\n", lines(text)));
+    let why = knob.why.split_whitespace().fold(vec![String::new()], |mut lines, word| {
+        match lines.last_mut() {
+            Some(line) if line.len() + word.len() < 86 => {
+                line.push_str(if line.is_empty() { "" } else { " " });
+                line.push_str(word);
+            }
+            _ => lines.push(word.into()),
+        }
+        lines
+    });
     format!(
-        "{}\n  {}\n\nWhy\n  {}\n\n{measured}Takes effect  {}\nDisruption    {}\nSince         {}\nChecked by    {}\n\
-         Source        {}\n\nValues under [knobs]; without one it is {}\n{}",
+        "{}\n  {}\n\nWhy\n  {}\n\nTakes effect  {}\nDisruption    {}\nSince         {}\nChecked by    {}\nSource        {}\n\nValues under \
+         [knobs]; without one it is {}\n{}",
         knob.id,
         knob.summary,
-        lines(knob.why),
+        why.join("\n  "),
         match knob.reach {
             knobs::Reach::Live => "at once",
             knobs::Reach::Reboot => "at the next boot",
@@ -47,21 +55,6 @@ fn explanation(knob: &Knob) -> String {
         knob.values.default_text(),
         values(knob)
     )
-}
-
-/// A text in lines that fit a terminal, with two spaces before each but the first.
-fn lines(text: &str) -> String {
-    let lines = text.split_whitespace().fold(vec![String::new()], |mut lines, word| {
-        match lines.last_mut() {
-            Some(line) if line.len() + word.len() < 86 => {
-                line.push_str(if line.is_empty() { "" } else { " " });
-                line.push_str(word);
-            }
-            _ => lines.push(word.into()),
-        }
-        lines
-    });
-    lines.join("\n  ")
 }
 
 /// A line for each value, as a profile has it.

@@ -8,7 +8,6 @@ mod device;
 mod guest;
 mod irq;
 mod kvm;
-mod measured;
 mod memory;
 mod owners;
 mod power;

@@ -129,10 +129,7 @@ fn knob_section(knob: &Knob) -> String {
         ("Documented in", source),
     ];
     let facts: String = facts.iter().map(|(name, text)| format!("- {name}: {}\n", plain(text))).collect();
-    let measured = knob
-        .measured()
-        .map_or(String::new(), |text| format!("\n[Measured](latency.md) without it: {}\n", plain(text)));
-    format!("\n### {id}\n\n{}.\n\n{}\n{measured}\n{facts}{}", plain(summary), plain(why), knob_values(values))
+    format!("\n### {id}\n\n{}.\n\n{}\n\n{facts}{}", plain(summary), plain(why), knob_values(values))
 }
 
 /// What a profile may write for a knob, beside "keep".
