@@ -49,7 +49,7 @@ usage: cargo xtask lab VERB
   speed             what an audit and a second apply cost on one host, next to TuneD's
   latency [--seconds N] [--knobs] [--jobs N] [STATE...]
                     how late an isolated CPU is in each STATE: untuned, tuned, ours. Time is a count of instructions
-                    there, so that the figures are the same on any computer; ours is measured twice to prove it.
+                    there: ours is measured twice, and a figure that differs is a failure.
                     One virtual second for each program without --seconds, two boots at once without --jobs.
                     --knobs leaves out one knob of ours after another, and says what each changes
   start [MACHINE]   boot a host that stays; `reference` without a MACHINE
