@@ -28,7 +28,7 @@ struct Thread {
 pub(super) fn runs_where_it_was_placed(host: &Host) -> Result<()> {
     // Locked memory is the memory of the computer below, so there is little of it. The drive has no content.
     let profile = std::fs::read_to_string(root().join(PROFILE))?;
-    let profile = profile.replace("\"16GiB\"", "\"1GiB\"").replace("/dev/vg0/rt0", "/dev/nvme0n1");
+    let profile = profile.replace("\"16GiB\"", "\"1GiB\"").replace("/dev/vg0/rt0", "/dev/vdb");
     host.write(GUEST, profile.as_bytes())?;
     host.sh("ip link add br0 type bridge && ip link set br0 up")?;
     let plan = host.tune_with("apply", GUEST, "--format json")?.json(0)?;

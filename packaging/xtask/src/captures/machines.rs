@@ -1,5 +1,6 @@
 //! The machines that are recorded: the one description of their topologies.
 
+use std::path::Path;
 use std::time::Duration;
 
 use super::debian::Kernel;
@@ -27,6 +28,31 @@ pub(crate) struct Machine {
     devices: bool,
     /// Until when it must have powered off, in seconds.
     deadline: u64,
+}
+
+/// Where an emulated machine has its memory.
+#[derive(Clone, Copy)]
+pub(crate) enum Memory<'a> {
+    /// In QEMU alone.
+    Own,
+    /// In new files of this folder, one for each node, which stay.
+    Saved(&'a Path),
+    /// As those files have it. What it writes, it has to itself.
+    Restored(&'a Path),
+}
+
+impl Memory<'_> {
+    /// The start of QEMU's option for the memory of a node.
+    fn backend(&self, node: usize) -> String {
+        let (folder, share) = match self {
+            Memory::Own => return "memory-backend-ram".to_owned(),
+            Memory::Saved(folder) => (folder, "on"),
+            Memory::Restored(folder) => (folder, "off"),
+        };
+        // A comma in a path would begin another option.
+        let file = folder.join(format!("memory{node}")).to_string_lossy().replace(',', ",,");
+        format!("memory-backend-file,mem-path={file},share={share}")
+    }
 }
 
 /// A NUMA node: its CPUs, as ranges, and its memory in GiB.
@@ -175,7 +201,7 @@ const NODE_1_DEVICES: &[&str] = &[
     "-device",
     "pcie-root-port,id=port1,bus=bus1,chassis=1",
 ];
-const NVME: &str = "driver=null-co,node-name=disk1,size=8589934592,read-zeroes=on";
+const DRIVE: &str = "driver=null-co,node-name=disk1,size=8589934592,read-zeroes=on";
 
 impl Machine {
     /// Until when it must have powered off.
@@ -184,7 +210,7 @@ impl Machine {
     }
 
     /// The processors, nodes and memory, as QEMU's arguments. Memory that nothing touches takes none of ours.
-    pub(crate) fn topology_arguments(&self) -> Vec<String> {
+    pub(crate) fn topology_arguments(&self, place: Memory) -> Vec<String> {
         let mut line: Vec<String> = Vec::new();
         let mut add = |words: &[&str]| line.extend(words.iter().map(|word| word.to_string()));
         add(&["-accel", "tcg,thread=single", "-machine", "q35", "-smp", self.smp, "-cpu"]);
@@ -193,7 +219,8 @@ impl Machine {
         let memory: u32 = self.nodes.iter().map(|node| node.1).sum();
         add(&["-m", &format!("{}G", memory)]);
         for (id, Node(cpus, gib)) in self.nodes.iter().enumerate() {
-            add(&["-object", &format!("memory-backend-ram,id=m{id},size={gib}G,prealloc=off,reserve=off")]);
+            let backend = place.backend(id);
+            add(&["-object", &format!("{backend},id=m{id},size={gib}G,prealloc=off,reserve=off")]);
             let cpus: String = cpus.iter().map(|range| format!(",cpus={range}")).collect();
             add(&["-numa", &format!("node,nodeid={id}{cpus},memdev=m{id}")]);
         }
@@ -203,25 +230,26 @@ impl Machine {
         line
     }
 
-    /// A drive, where there are more nodes behind a bridge that belongs to node 1, as QEMU's arguments.
-    pub(crate) fn drive_arguments(&self) -> Vec<String> {
+    /// A drive, where there are more nodes behind a bridge that belongs to node 1, as QEMU's arguments. `model` is its
+    /// device, with properties of its own.
+    pub(crate) fn drive_arguments(&self, model: &str) -> Vec<String> {
         let bus = if self.nodes.len() > 1 { "port1" } else { "pcie.0" };
         let bridge = if self.nodes.len() > 1 { NODE_1_DEVICES } else { &[] };
-        let drive = format!("nvme,bus={bus},drive=disk1,serial=disk1");
-        let words = ["-blockdev", NVME, "-device", &drive];
+        let drive = format!("{model},bus={bus},drive=disk1");
+        let words = ["-blockdev", DRIVE, "-device", &drive];
         bridge.iter().chain(&words).map(|word| word.to_string()).collect()
     }
 
     /// QEMU's arguments; paths are relative to the folder of the machine.
     pub(crate) fn qemu_arguments(&self, release: &str) -> Vec<String> {
-        let mut line = self.topology_arguments();
+        let mut line = self.topology_arguments(Memory::Own);
         let add = |line: &mut Vec<String>, words: &[&str]| {
             line.extend(words.iter().map(|word| word.to_string()));
         };
         add(&mut line, &["-nic", "none", "-display", "none", "-no-reboot"]);
         if self.devices {
             add(&mut line, DEVICES);
-            line.extend(self.drive_arguments());
+            line.extend(self.drive_arguments("nvme,serial=disk1"));
         }
         add(
             &mut line,

@@ -13,8 +13,8 @@ pub(crate) mod initramfs;
 mod machines;
 pub(crate) mod qemu;
 
-pub(crate) use machines::Machine;
 use machines::{HOSTS, MACHINES};
+pub(crate) use machines::{Machine, Memory};
 
 /// Records the named machines, or all of them.
 pub(crate) fn run(args: &[String]) -> Result<()> {

@@ -9,8 +9,10 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail};
 
 use super::image::{self, overlay, work};
+use super::saved::Saved;
 use super::ssh::Done;
 use super::virtual_machine::{BOOT, Boot, VirtualMachine};
+use crate::captures::Memory;
 use crate::deb;
 use crate::shell::{root, seconds};
 
@@ -31,62 +33,78 @@ pub(crate) struct Host {
     topology: String,
     /// Arguments of QEMU for what was attached since its first boot.
     extra: Vec<String>,
+    /// Where the memory is to be from the next boot on, if the host is to be saved then.
+    memory: Option<PathBuf>,
 }
 
-/// The disk of the guide's machine after `apply`, and the package of this tree: the first test that wants one makes
-/// it, and the others wait for it.
-static APPLIED: Mutex<()> = Mutex::new(());
+/// The package of this tree: the first test that wants it makes it, and the others wait for it.
 static PACKAGE: Mutex<Option<PathBuf>> = Mutex::new(None);
 
 impl Host {
-    /// Boots a fresh Debian host with this topology, through its own GRUB.
+    /// A fresh Debian host with this topology, that booted through its own GRUB and has just come up. It boots once for
+    /// each image, and is saved.
     pub(crate) fn boot(topology: &str) -> Result<Host> {
         let image = image::get()?;
-        Host::from_disk(topology, &image.disk, "raw")
+        let saved = Saved::get(&image.booted.join(topology), |to| {
+            let memory = Memory::Saved(to.folder());
+            Host::from_disk(topology, &image.disk, "raw", memory)?.save(to)
+        })?;
+        Host::restore(topology, &saved)
     }
 
-    /// Boots the guide's machine as it is after `put_program` and `apply profiles/kvm-realtime.toml`, shut down in
-    /// order.
+    /// The guide's machine after `put_program`, `apply profiles/kvm-realtime.toml` and a reboot. It comes this far once
+    /// for each program, and is saved.
     pub(crate) fn boot_applied() -> Result<Host> {
-        let disk = Host::applied_disk()?;
-        Host::from_disk("reference", &disk, "qcow2")
-    }
-
-    fn applied_disk() -> Result<PathBuf> {
-        let _one = APPLIED.lock().unwrap_or_else(PoisonError::into_inner);
         let states = work().join("states");
         // Another program, profile or image, another state. The package itself has the time of its making in it.
         let mut state = sha1_smol::Sha1::from(fs::read(deb::program("lab")?)?);
         state.update(&fs::read(root().join("profiles/kvm-realtime.toml"))?);
         state.update(image::get()?.disk.to_string_lossy().as_bytes());
-        let disk = states.join(format!("{}.qcow2", state.digest()));
-        if !disk.is_file() {
-            let _ = fs::remove_dir_all(&states);
-            fs::create_dir_all(&states)?;
+        let saved = Saved::get(&states.join(state.digest().to_string()), |to| {
+            clear(&states, to.folder())?;
             let mut host = Host::boot("reference")?;
             host.put_program()?;
             // It would move interrupts until the kernel isolates CPUs; it is there again after the boot.
             host.sh("systemctl stop irqbalance")?;
             host.apply("profiles/kvm-realtime.toml")?.expect(0)?;
-            host.machine.power_off()?;
-            fs::copy(&host.disk, disk.with_extension("new"))?;
-            fs::rename(disk.with_extension("new"), &disk)?;
-        }
-        Ok(disk)
+            host.memory = Some(to.folder().to_owned());
+            host.reboot()?;
+            host.save(to)
+        })?;
+        Host::restore("reference", &saved)
     }
 
-    fn from_disk(topology: &str, base: &Path, format: &str) -> Result<Host> {
+    fn from_disk(topology: &str, base: &Path, format: &str, memory: Memory) -> Result<Host> {
         fs::create_dir_all(work())?;
-        let folder = folder();
-        let disk = folder.with_extension("qcow2");
+        let disk = folder().with_extension("qcow2");
         let machine = once_more("boot", || {
             overlay(base, format, &disk)?;
-            start(topology, &disk, &[])
+            start(topology, &disk, &[], memory)
         })?;
-        let host = Host { machine, disk, topology: topology.to_owned(), extra: Vec::new() };
+        let host = Host { machine, disk, topology: topology.to_owned(), extra: Vec::new(), memory: None };
         host.settle()?;
         host.say(&format!("booted in {}", host.cost(host.machine.age())));
         Ok(host)
+    }
+
+    /// Lets a saved host run on.
+    fn restore(topology: &str, saved: &Saved) -> Result<Host> {
+        fs::create_dir_all(work())?;
+        let disk = folder().with_extension("qcow2");
+        let machine = once_more("restoring", || {
+            overlay(&saved.disk(), "qcow2", &disk)?;
+            start(topology, &disk, &[], Memory::Restored(saved.folder()))
+        })?;
+        let host = Host { machine, disk, topology: topology.to_owned(), extra: Vec::new(), memory: None };
+        host.say(&format!("restored in {}", seconds(host.machine.age())));
+        Ok(host)
+    }
+
+    /// Saves the host as it runs. Its memory is where `to` is.
+    fn save(mut self, to: &Saved) -> Result<()> {
+        self.machine.save(to.folder())?;
+        fs::copy(&self.disk, to.disk())?;
+        Ok(())
     }
 
     /// Waits until systemd has started everything and udev has loaded every driver; of the services that failed it
@@ -175,7 +193,7 @@ impl Host {
     /// Starts the next boot and waits for nothing.
     fn start_again(&mut self) -> Result<()> {
         let key = image::get()?.key;
-        let boot = from_disk(&self.topology, &self.disk, &key, &self.extra);
+        let boot = from_disk(&self.topology, &self.disk, &key, &self.extra, Memory::Own);
         self.machine = VirtualMachine::start(&folder(), &boot)?;
         Ok(())
     }
@@ -202,7 +220,8 @@ impl Host {
 
     /// Boots from the host's disk as it is.
     fn boot_again(&mut self, why: &str) -> Result<()> {
-        self.machine = start(&self.topology, &self.disk, &self.extra)?;
+        let memory = self.memory.as_deref().map_or(Memory::Own, Memory::Saved);
+        self.machine = start(&self.topology, &self.disk, &self.extra, memory)?;
         self.settle()?;
         self.say(&format!("{why}, up again in {}", self.cost(self.machine.age())));
         Ok(())
@@ -324,10 +343,20 @@ fn once_more<T>(what: &str, mut work: impl FnMut() -> Result<T>) -> Result<T> {
     })
 }
 
+/// Removes the states of other programs, which nobody wants again.
+fn clear(states: &Path, but: &Path) -> Result<()> {
+    for state in fs::read_dir(states)?.flatten().map(|entry| entry.path()) {
+        if state != but && state.is_dir() {
+            fs::remove_dir_all(state)?;
+        }
+    }
+    Ok(())
+}
+
 /// Boots from this disk as it is. A boot that panics or gives up resets itself and boots once more, as on any machine.
-fn start(topology: &str, disk: &Path, extra: &[String]) -> Result<VirtualMachine> {
+fn start(topology: &str, disk: &Path, extra: &[String], memory: Memory) -> Result<VirtualMachine> {
     let key = image::get()?.key;
-    let boot = from_disk(topology, disk, &key, extra);
+    let boot = from_disk(topology, disk, &key, extra, memory);
     let mut machine = VirtualMachine::start(&folder(), &boot)?;
     let mut reached = machine.wait_for_ssh();
     if reached.is_err() && machine.has_reset()? {
@@ -338,8 +367,14 @@ fn start(topology: &str, disk: &Path, extra: &[String]) -> Result<VirtualMachine
     reached.map(|_| machine)
 }
 
-fn from_disk<'a>(topology: &'a str, disk: &'a Path, key: &'a Path, extra: &'a [String]) -> Boot<'a> {
-    Boot { topology, disk, format: "qcow2", key, extra, attached: true }
+fn from_disk<'a>(
+    topology: &'a str,
+    disk: &'a Path,
+    key: &'a Path,
+    extra: &'a [String],
+    memory: Memory<'a>,
+) -> Boot<'a> {
+    Boot { topology, disk, format: "qcow2", key, extra, attached: true, memory }
 }
 
 /// The test that runs in this thread.

@@ -11,6 +11,7 @@ use nix::fcntl::{Flock, FlockArg};
 use nix::unistd::geteuid;
 
 use super::virtual_machine::{Boot, VirtualMachine};
+use crate::captures::Memory;
 use crate::shell::{cache, need, output, root, run, step};
 
 pub(super) const RELEASE: &str = "bookworm";
@@ -61,6 +62,8 @@ const PARTITION: u64 = 1 << 20;
 pub(crate) struct Image {
     /// The disk, raw.
     pub(crate) disk: PathBuf,
+    /// Where the machines are kept that were saved right after their first boot.
+    pub(crate) booted: PathBuf,
     /// The private key that opens every host of the lab.
     pub(crate) key: PathBuf,
 }
@@ -76,7 +79,7 @@ pub(crate) fn get() -> Result<Image> {
         run(make.args(["-q", "-t", "ed25519", "-N", "", "-C", "lab", "-f"]).arg(&key))?;
     }
     let folder = lab.join(recipe(&fs::read_to_string(key.with_extension("pub"))?));
-    let image = Image { disk: folder.join("base.raw"), key };
+    let image = Image { disk: folder.join("base.raw"), booted: folder.join("booted"), key };
     if image.disk.is_file() {
         return Ok(image);
     }
@@ -200,7 +203,15 @@ fn prepare(work: &Path, tree: &Path, disk: &Path, key: &Path) -> Result<()> {
     ]
     .map(str::to_owned)
     .to_vec();
-    let boot = Boot { topology: "small", disk, format: "raw", key, extra: &direct, attached: true };
+    let boot = Boot {
+        topology: "small",
+        disk,
+        format: "raw",
+        key,
+        extra: &direct,
+        attached: true,
+        memory: Memory::Own,
+    };
     let mut host = VirtualMachine::start(&work.join("run"), &boot)?;
     host.wait_for_ssh()?;
     let done = host.ssh("sh -s", PREPARE.as_bytes(), Duration::from_secs(300))?;

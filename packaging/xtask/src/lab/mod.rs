@@ -13,6 +13,7 @@ mod image;
 mod latency;
 mod memory;
 mod noise;
+mod saved;
 mod speed;
 mod ssh;
 mod suite;
@@ -24,7 +25,7 @@ mod virtual_machine;
 pub(crate) use host::Host;
 pub(crate) use suite::{Job, Work};
 
-use crate::captures;
+use crate::captures::{self, Memory};
 use crate::shell::{need, seconds, step};
 use virtual_machine::{Boot, VirtualMachine};
 
@@ -116,7 +117,15 @@ fn start(topology: &str) -> Result<()> {
     fs::create_dir_all(image::work())?;
     let disk = image::work().join("started.qcow2");
     image::overlay(&image.disk, "raw", &disk)?;
-    let boot = Boot { topology, disk: &disk, format: "qcow2", key: &image.key, extra: &[], attached: false };
+    let boot = Boot {
+        topology,
+        disk: &disk,
+        format: "qcow2",
+        key: &image.key,
+        extra: &[],
+        attached: false,
+        memory: Memory::Own,
+    };
     let mut machine = VirtualMachine::start(&folder(), &boot)?;
     match machine.wait_for_ssh() {
         Ok(time) => {

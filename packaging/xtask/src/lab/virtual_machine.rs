@@ -14,15 +14,16 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
 use super::memory::{self, Watch};
+use super::saved;
 use super::ssh::{Connection, Done, Reached};
-use crate::captures::machine;
+use crate::captures::{Memory, machine};
 use crate::shell::seconds;
 
 /// Until when a boot must answer. It takes 50 s alone, and many times that on a computer that is busy otherwise.
 pub(crate) const BOOT: Duration = Duration::from_secs(600);
 /// Until when it must have powered off.
 const POWER_OFF: Duration = Duration::from_secs(300);
-const DEVICES: [&str; 11] = [
+const DEVICES: [&str; 13] = [
     "-netdev",
     "-device",
     "virtio-net-pci,netdev=net0,romfile=",
@@ -34,7 +35,11 @@ const DEVICES: [&str; 11] = [
     "none",
     "-monitor",
     "none",
+    "-qmp",
+    "unix:qmp,server=on,wait=off",
 ];
+/// NVMe would be closer to a server, but QEMU cannot save the state of one.
+const DRIVE: &str = "virtio-blk-pci";
 
 /// How to boot.
 pub(crate) struct Boot<'a> {
@@ -50,6 +55,8 @@ pub(crate) struct Boot<'a> {
     pub(crate) extra: &'a [String],
     /// Whether it ends with this process.
     pub(crate) attached: bool,
+    /// Where its memory is. What was restored runs on from where it was saved.
+    pub(crate) memory: Memory<'a>,
 }
 
 /// A running machine.
@@ -101,6 +108,10 @@ impl VirtualMachine {
         if boot.attached {
             machine.process = Some(child);
             machine.watch = Some(Watch::start(pid));
+        }
+        if let Memory::Restored(saved) = boot.memory {
+            saved::resume(pid, folder, saved)
+                .with_context(|| format!("{}{}", saved.display(), machine.tails()))?;
         }
         Ok(machine)
     }
@@ -250,14 +261,26 @@ impl VirtualMachine {
     /// Powers off as an administrator does, and waits until QEMU has ended.
     pub(crate) fn power_off(&mut self) -> Result<()> {
         self.order("systemctl poweroff");
+        self.wait_for_end()
+    }
+
+    fn wait_for_end(&mut self) -> Result<()> {
         let start = Instant::now();
         while !self.has_ended()? {
             if start.elapsed() > POWER_OFF {
-                bail!("still on after {}{}", seconds(start.elapsed()), self.tails());
+                bail!("QEMU still runs after {}{}", seconds(start.elapsed()), self.tails());
             }
             thread::sleep(Duration::from_millis(200));
         }
         Ok(())
+    }
+
+    /// Saves the state in a folder which has the memory already, and ends QEMU.
+    pub(crate) fn save(&mut self, to: &Path) -> Result<()> {
+        self.connection.close();
+        saved::save(self.pid, &self.folder, to)
+            .with_context(|| format!("saving the machine{}", self.tails()))?;
+        self.wait_for_end()
     }
 
     /// Ends QEMU at once.
@@ -333,7 +356,7 @@ fn birth(pid: Pid) -> Option<u64> {
 /// QEMU's arguments; paths are relative to the machine's folder, but for the disk.
 fn arguments(boot: &Boot, port: u16) -> Result<Vec<String>> {
     let machine = machine(boot.topology)?;
-    let mut line = machine.topology_arguments();
+    let mut line = machine.topology_arguments(boot.memory);
     let disk = boot.disk.canonicalize().with_context(|| format!("{}", boot.disk.display()))?;
     // A comma in a path would begin another option.
     let disk = disk.to_string_lossy().replace(',', ",,");
@@ -346,7 +369,10 @@ fn arguments(boot: &Boot, port: u16) -> Result<Vec<String>> {
     let network = format!("user,id=net0,restrict=on,hostfwd=tcp:127.0.0.1:{port}-:22");
     let at = line.iter().position(|word| word == "-netdev").context("no network")?;
     line.insert(at + 1, network);
-    line.extend(machine.drive_arguments());
+    line.extend(machine.drive_arguments(DRIVE));
+    if let Memory::Restored(_) = boot.memory {
+        line.extend(["-incoming", "defer"].map(String::from));
+    }
     if boot.attached {
         // A reset ends QEMU, which shows exactly when it came; whoever wants the next boot starts it.
         line.push("-no-reboot".into());
@@ -368,6 +394,7 @@ mod tests {
             key: Path::new("/dev/null"),
             extra: &["-S".to_owned()],
             attached: true,
+            memory: Memory::Own,
         };
         let line = arguments(&boot, 2200).unwrap();
         let value = |option: &str| {
@@ -403,8 +430,15 @@ mod tests {
         sector[510..512].copy_from_slice(&[0x55, 0xaa]);
         let disk = work.join("disk");
         fs::write(&disk, sector).unwrap();
-        let boot =
-            Boot { topology: "small", disk: &disk, format: "raw", key: &disk, extra: &[], attached: true };
+        let boot = Boot {
+            topology: "small",
+            disk: &disk,
+            format: "raw",
+            key: &disk,
+            extra: &[],
+            attached: true,
+            memory: Memory::Own,
+        };
         let mut machine = VirtualMachine::start(&work.join("run"), &boot).unwrap();
         // Until the boot sector has run, however busy this computer is.
         machine.wait_for_console("hangs here", Duration::from_secs(120)).unwrap();
