@@ -10,6 +10,8 @@ pub(super) fn is_found_and_mended(host: &Host) -> Result<()> {
 
     let serial = interrupts(host)?.into_iter().find(|irq| irq.actions == "ttyS0");
     let serial = serial.context("the serial line has no interrupt")?.number;
+    // It would move the interrupt back, at any moment.
+    host.sh("systemctl stop irqbalance")?;
     let pages = "/sys/devices/system/node/node1/hugepages/hugepages-1048576kB/nr_hugepages";
     host.sh(&format!("echo 5 >/proc/irq/{serial}/smp_affinity_list"))?;
     host.sh(&format!("echo 20 >{pages}"))?;

@@ -33,7 +33,7 @@ fn installed() -> Result<Host> {
     Ok(host)
 }
 
-/// Every test, in the order they start: the long ones first.
+/// What is proved at every landing, in the order in which it starts: the long ones first.
 pub(super) const TESTS: &[Job] = &[
     (
         "applied",
@@ -47,16 +47,17 @@ pub(super) const TESTS: &[Job] = &[
             ],
         ),
     ),
-    (
-        "revert::leaves_everything_as_on_the_first_day",
-        Work::Alone(revert::leaves_everything_as_on_the_first_day),
-    ),
+    ("power::a_cut_leaves_the_old_host_or_the_new", Work::Alone(power::a_cut_leaves_the_old_host_or_the_new)),
+    ("trial::confirms_itself", Work::Alone(trial::confirms_itself)),
+    ("live::what_is_announced_is_what_changes", Work::Alone(live::what_is_announced_is_what_changes)),
     (
         "booted::a_kernel_update_and_a_foreign_drop_in_leave_our_arguments",
         Work::Alone(booted::a_kernel_update_and_a_foreign_drop_in_leave_our_arguments),
     ),
-    ("booted::outlives_a_panic_and_a_power_cut", Work::Alone(booted::outlives_a_panic_and_a_power_cut)),
-    ("live::what_is_announced_is_what_changes", Work::Alone(live::what_is_announced_is_what_changes)),
+    (
+        "revert::leaves_everything_as_on_the_first_day",
+        Work::Alone(revert::leaves_everything_as_on_the_first_day),
+    ),
     (
         "installed",
         Work::Shared(
@@ -67,16 +68,19 @@ pub(super) const TESTS: &[Job] = &[
             ],
         ),
     ),
-    ("power::a_cut_leaves_the_old_host_or_the_new", Work::Alone(power::a_cut_leaves_the_old_host_or_the_new)),
+    ("pages::fragmented_memory_is_reported", Work::Alone(pages::fragmented_memory_is_reported)),
+];
+
+/// What takes too long for every landing: it runs with `--all`, and by name.
+pub(super) const MORE: &[Job] = &[
+    ("inside::a_guest_tunes_itself_by_its_seed", Work::Alone(inside::a_guest_tunes_itself_by_its_seed)),
     (
         "trial::leaves_the_default_after_a_failed_audit",
         Work::Alone(trial::leaves_the_default_after_a_failed_audit),
     ),
-    ("inside::a_guest_tunes_itself_by_its_seed", Work::Alone(inside::a_guest_tunes_itself_by_its_seed)),
-    ("trial::confirms_itself", Work::Alone(trial::confirms_itself)),
     ("trial::falls_back_from_a_hang", Work::Alone(trial::falls_back_from_a_hang)),
     ("trial::falls_back_from_a_panic", Work::Alone(trial::falls_back_from_a_panic)),
-    ("pages::fragmented_memory_is_reported", Work::Alone(pages::fragmented_memory_is_reported)),
+    ("booted::outlives_a_panic_and_a_power_cut", Work::Alone(booted::outlives_a_panic_and_a_power_cut)),
     ("topologies::interleaved", Work::Alone(topologies::interleaved)),
     ("topologies::smt", Work::Alone(topologies::smt)),
     ("topologies::memory_only", Work::Alone(topologies::memory_only)),

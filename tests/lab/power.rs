@@ -15,7 +15,7 @@ const PROFILE: &str = "/root/profiles/power.toml";
 const TEXT: &str =
     "[host]\nhousekeeping-cpus-per-node = 1\n\n[host.hugepages]\nsize = \"2MiB\"\ncount = 64\n";
 /// How often the power goes away, unless the environment says otherwise: each time costs a boot.
-const CUTS: u64 = 3;
+const CUTS: u64 = 1;
 
 /// Everything below /etc and what GRUB boots from: kind, mode, owner and link, and the content's hash. The kernels and
 /// GRUB's own modules, which nothing here writes, by their sizes.

@@ -53,11 +53,13 @@ pub(super) fn steps(plan: &Value) -> Result<&Vec<Value>> {
     plan["plan"]["steps"].as_array().context("the plan has no steps")
 }
 
-/// The settings that are neither in line nor impossible here: knob, label and state.
+/// The settings that are neither in line, nor impossible here, nor somebody else's to look at: knob, label and state.
 pub(super) fn open(plan: &Value) -> Result<Vec<String>> {
     let items = plan["plan"]["items"].as_array().context("the plan has no items")?;
     let text = |item: &Value, key: &str| item[key].as_str().unwrap_or_default().to_owned();
-    let open = items.iter().filter(|item| !["in-line", "not-applicable"].contains(&&*text(item, "state")));
+    let open = items
+        .iter()
+        .filter(|item| !["in-line", "not-applicable", "by-hand"].contains(&&*text(item, "state")));
     let line =
         |item: &Value| format!("{} {} {}", text(item, "knob"), text(item, "label"), text(item, "state"));
     Ok(open.map(line).collect())

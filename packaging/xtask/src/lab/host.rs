@@ -44,12 +44,16 @@ impl Host {
     /// A fresh Debian host with this topology, that booted through its own GRUB and has just come up. It boots once for
     /// each image, and is saved.
     pub(crate) fn boot(topology: &str) -> Result<Host> {
+        Host::restore(topology, &Host::booted(topology)?)
+    }
+
+    /// What `boot` starts from.
+    pub(super) fn booted(topology: &str) -> Result<Saved> {
         let image = image::get()?;
-        let saved = Saved::get(&image.booted.join(topology), |to| {
+        Saved::get(&image.booted.join(topology), |to| {
             let memory = Memory::Saved(to.folder());
             Host::from_disk(topology, &image.disk, "raw", memory)?.save(to)
-        })?;
-        Host::restore(topology, &saved)
+        })
     }
 
     /// The guide's machine after `put_program`, `apply profiles/kvm-realtime.toml` and a reboot. It comes this far once

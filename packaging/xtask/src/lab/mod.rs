@@ -33,8 +33,9 @@ const USAGE: &str = "\
 usage: cargo xtask lab VERB
 
   build             make the image of the hosts, if its recipe changed (as root)
-  test [--jobs N] [FILTER]
+  test [--jobs N] [--all] [FILTER]
                     run the tests of tests/lab whose names contain FILTER, N at once: 2 without it, which is the most.
+                    Without FILTER those that `cargo xtask test` runs as well, and the others with --all.
                     LAB_CUTS and LAB_SEED in the environment say how often the power goes away during an apply, and
                     choose the moments: the seed of a run that failed gives the same ones again. Two tests of machines
                     with many CPUs, `topologies::dies` and `topologies::large`, run by their whole name only
@@ -53,7 +54,7 @@ usage: cargo xtask lab VERB
                     there: ours is measured twice, and a figure that differs is a failure.
                     One virtual second for each program without --seconds, two boots at once without --jobs.
                     --knobs leaves out one knob of ours after another, and says what each changes
-  start [MACHINE]   boot a host that stays; `reference` without a MACHINE
+  start [MACHINE]   start a host that stays, right after its first boot; `reference` without a MACHINE
   ssh [COMMAND]     a shell or one command in that host
   put FILE PATH     copy a file into it
   reboot            reboot it and wait for it
@@ -73,12 +74,7 @@ pub(crate) fn run(args: &[String]) -> Result<()> {
             println!("{}", image.disk.display());
             Ok(())
         }
-        ["test"] => suite::run("", 2),
-        ["test", "--jobs", jobs] => suite::run("", jobs.parse().context("--jobs needs a number")?),
-        ["test", "--jobs", jobs, filter] => {
-            suite::run(filter, jobs.parse().context("--jobs needs a number")?)
-        }
-        ["test", filter] => suite::run(filter, 2),
+        ["test", rest @ ..] => suite::command(rest),
         ["noise", rest @ ..] => noise::run(rest),
         ["speed"] => speed::run(),
         ["latency", rest @ ..] => latency::run(rest),
@@ -104,6 +100,12 @@ pub(crate) fn run(args: &[String]) -> Result<()> {
     }
 }
 
+/// Runs the tests whose names contain `filter`, if there are any: as many at once as there may be.
+pub(crate) fn test(filter: Option<&str>) -> Result<()> {
+    let filter = filter.unwrap_or_default();
+    if suite::has(filter) { suite::run(filter, false, memory::MACHINES) } else { Ok(()) }
+}
+
 /// The folder of the host that `start` leaves running.
 fn folder() -> PathBuf {
     image::work().join("started")
@@ -114,9 +116,10 @@ fn start(topology: &str) -> Result<()> {
     if let Ok(machine) = VirtualMachine::running(&folder(), &image.key) {
         bail!("a host runs already, since {}: `cargo xtask lab kill` ends it", seconds(machine.age()));
     }
+    let saved = step("first boot", || Host::booted(topology))?;
     fs::create_dir_all(image::work())?;
     let disk = image::work().join("started.qcow2");
-    image::overlay(&image.disk, "raw", &disk)?;
+    image::overlay(&saved.disk(), "qcow2", &disk)?;
     let boot = Boot {
         topology,
         disk: &disk,
@@ -124,7 +127,7 @@ fn start(topology: &str) -> Result<()> {
         key: &image.key,
         extra: &[],
         attached: false,
-        memory: Memory::Own,
+        memory: Memory::Restored(saved.folder()),
     };
     let mut machine = VirtualMachine::start(&folder(), &boot)?;
     match machine.wait_for_ssh() {

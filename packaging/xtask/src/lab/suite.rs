@@ -41,21 +41,54 @@ fn chosen((name, work): &Job, filter: &str) -> Vec<&'static str> {
     names.into_iter().filter(|name| name.contains(filter)).collect()
 }
 
-/// What has to run for `filter`, a part of the tests' names, or the whole name of a long one.
-fn queue(filter: &str) -> Vec<&'static Job> {
-    let usual = tests::TESTS.iter().filter(|job| !chosen(job, filter).is_empty());
+/// What has to run for `filter`, a part of the tests' names, or the whole name of a long one. Without it, and unless
+/// `all` is asked for, that is what is proved at every landing.
+fn queue(filter: &str, all: bool) -> Vec<&'static Job> {
+    let more = if filter.is_empty() && !all { &[] } else { tests::MORE };
+    let usual = tests::TESTS.iter().chain(more).filter(|job| !chosen(job, filter).is_empty());
     usual.chain(tests::LONG.iter().filter(|job| job.0 == filter)).collect()
+}
+
+/// `cargo xtask lab test` with these arguments.
+///
+/// # Errors
+/// As `run`, or an argument is wrong.
+pub(super) fn command(mut args: &[&str]) -> Result<()> {
+    let mut jobs = memory::MACHINES;
+    let mut all = false;
+    loop {
+        args = match args {
+            [] => return run("", all, jobs),
+            ["--jobs", number, rest @ ..] => {
+                jobs = number.parse().context("--jobs needs a number")?;
+                rest
+            }
+            ["--all", rest @ ..] => {
+                all = true;
+                rest
+            }
+            [filter] if !filter.starts_with('-') => return run(filter, all, jobs),
+            [other, ..] => {
+                bail!("`{other}` is no option: there are --jobs N, --all and one FILTER at the end")
+            }
+        }
+    }
+}
+
+/// Whether there is a test for `filter`.
+pub(super) fn has(filter: &str) -> bool {
+    !queue(filter, false).is_empty()
 }
 
 /// Runs the tests whose names contain `filter`, `jobs` at once, and prints how long each took.
 ///
 /// # Errors
 /// A test failed, none has such a name, or more would run at once than this computer's memory is shared out among.
-pub(super) fn run(filter: &str, jobs: usize) -> Result<()> {
-    let queue = queue(filter);
+pub(super) fn run(filter: &str, all: bool, jobs: usize) -> Result<()> {
+    let queue = queue(filter, all);
     if queue.is_empty() {
-        let all = tests::TESTS.iter().chain(tests::LONG);
-        let names: Vec<&str> = all.flat_map(|job| chosen(job, "")).collect();
+        let every = tests::TESTS.iter().chain(tests::MORE).chain(tests::LONG);
+        let names: Vec<&str> = every.flat_map(|job| chosen(job, "")).collect();
         bail!("no test is called `{filter}`: there are {}", names.join(", "));
     }
     if !(1..=memory::MACHINES).contains(&jobs) {
