@@ -77,7 +77,11 @@ impl Writer<'_> {
         let half = temporary(name);
         remove_if_there(&dir, &half).map_err(fail)?;
         let path = image.split().0.map_or(format!("/{half}"), |dir| format!("{dir}/{half}"));
-        let made = program.run(&["-o", &path]).and_then(|()| dress_seed(&dir, &half, name).map_err(fail));
+        // For nobody else from the start: xorriso writes into a file that is there, and leaves its mode alone.
+        let made = private(&dir, &half)
+            .map_err(fail)
+            .and_then(|_| program.run(&["-o", &path]))
+            .and_then(|()| finish_seed(&dir, &half, name).map_err(fail));
         if made.is_err() {
             let _ = remove_if_there(&dir, &half);
         }
@@ -87,12 +91,7 @@ impl Writer<'_> {
 
 fn make_disk(dir: &OwnedFd, half: &str, copy: &ImageCopy) -> Result<(), String> {
     let told = |errno: Errno| errno.desc().to_owned();
-    let flags = OFlag::O_RDWR | OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
-    let private = Mode::from_bits_truncate(0o600);
-    let disk = openat(dir, half, flags, private).map_err(told)?;
-    // Whatever the umask and the directory say.
-    fchown(&disk, Some(geteuid()), Some(getegid())).map_err(told)?;
-    fchmod(&disk, private).map_err(told)?;
+    let disk = private(dir, half).map_err(told)?;
     for program in [Program::CreateImage { copy: copy.clone() }, Program::CopyImage { copy: copy.clone() }] {
         let input = disk.try_clone().map_err(|error| error.to_string())?;
         program.run_on(&[], Stdio::from(input)).map_err(|error| error.to_string())?;
@@ -100,6 +99,17 @@ fn make_disk(dir: &OwnedFd, half: &str, copy: &ImageCopy) -> Result<(), String> 
     let time = TimeSpec::new(UNUSED, 0);
     futimens(&disk, &time, &time).map_err(told)?;
     fsync(&disk).map_err(told)
+}
+
+/// A new file that only its owner, who runs this, can read and write.
+fn private(dir: &OwnedFd, name: &str) -> Result<OwnedFd, Errno> {
+    let flags = OFlag::O_RDWR | OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+    let mode = Mode::from_bits_truncate(0o600);
+    let file = openat(dir, name, flags, mode)?;
+    // Whatever the umask and the directory say.
+    fchown(&file, Some(geteuid()), Some(getegid()))?;
+    fchmod(&file, mode)?;
+    Ok(file)
 }
 
 /// Gives a file its name, unless something has it.
@@ -116,11 +126,9 @@ fn take_name(dir: &OwnedFd, half: &str, name: &str) -> Result<(), Errno> {
     fsync(dir)
 }
 
-fn dress_seed(dir: &OwnedFd, half: &str, name: &str) -> Result<(), Errno> {
+fn finish_seed(dir: &OwnedFd, half: &str, name: &str) -> Result<(), Errno> {
     let flags = OFlag::O_RDONLY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
-    let seed = openat(dir, half, flags, Mode::empty())?;
-    fchmod(&seed, Mode::from_bits_truncate(0o600))?;
-    fsync(&seed)?;
+    fsync(&openat(dir, half, flags, Mode::empty())?)?;
     renameat(dir, half, dir, name)?;
     fsync(dir)
 }

@@ -7,39 +7,15 @@ use serde_json::Value;
 
 use super::Host;
 
-/// Everything that apply could change, and much that it must not: a path and its text, or the text's hash.
-const STATE: &str = r#"
-cd /
-find etc boot usr/lib/systemd usr/lib/tmpfiles.d usr/lib/sysctl.d var/lib/rtkvm-tune -xdev -type f -print0 2>/dev/null |
-    xargs -0 sha1sum | while read -r sum path; do echo "/$path $sum"; done
-find etc boot -xdev -type l -printf '/%p -> %l\n'
-for file in proc/irq/default_smp_affinity proc/irq/*/smp_affinity_list sys/devices/virtual/workqueue/cpumask \
-    sys/devices/virtual/workqueue/*/cpumask proc/sys/kernel/*_watchdog proc/sys/kernel/hung_task_timeout_secs \
-    proc/sys/kernel/timer_migration proc/sys/kernel/numa_balancing sys/kernel/rcu_normal sys/kernel/mm/ksm/run \
-    sys/kernel/mm/transparent_hugepage/enabled \
-    sys/devices/system/cpu/cpu*/power/pm_qos_resume_latency_us sys/devices/system/cpu/cpu*/power/energy_perf_bias \
-    sys/devices/system/machinecheck/machinecheck0/ignore_ce sys/devices/system/cpu/cpufreq/policy*/scaling_governor \
-    sys/devices/system/node/node*/hugepages/*/nr_hugepages proc/sys/vm/* proc/sys/kernel/sched_* \
-    sys/module/kvm/parameters/* sys/devices/system/cpu/cpu*/online; do
-    [ -f "$file" ] && echo "/$file $(cat "$file" 2>/dev/null)"
-done
-for stat in proc/[0-9]*/stat; do
-    fields=$(sed -n 's/^[0-9]* (\(ksoftirqd\|ktimers\|rcuc\|rcub\)\/[0-9]*) //p' "$stat" 2>/dev/null)
-    [ -n "$fields" ] || continue
-    set -- $fields
-    shift 37
-    case $2 in 0) echo "/$stat OTHER" ;; 1) echo "/$stat FIFO $1" ;; *) echo "/$stat $2 $1" ;; esac
-done
-true
-"#;
+/// Everything that apply could change, and much that it must not.
+const STATE: &str = include_str!("state.py");
 
 /// Paths with what is there now.
 pub(super) type State = BTreeMap<String, String>;
 
 pub(super) fn read(host: &Host) -> Result<State> {
-    let text = host.sh(STATE)?;
-    let entry = |line: &str| line.split_once(' ').map(|(path, value)| (path.to_owned(), value.to_owned()));
-    Ok(text.lines().filter_map(entry).collect())
+    host.write("/run/state.py", STATE.as_bytes())?;
+    Ok(serde_json::from_str(&host.sh("python3 /run/state.py")?)?)
 }
 
 /// The paths that are not the same in both.

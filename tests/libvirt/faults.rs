@@ -5,6 +5,7 @@ use super::host::Host;
 use std::collections::BTreeMap;
 use std::fs;
 use std::io::Write;
+use std::os::unix::fs::PermissionsExt;
 use std::process::Output;
 
 /// The calls by which this program changes something, and those in which it waits for a program of its own.
@@ -116,6 +117,14 @@ impl Machine {
         found
     }
 
+    /// The images of the guest, whole or not, with their modes.
+    fn images(&self) -> Vec<(String, u32)> {
+        let entries = fs::read_dir(self.host.at(IMAGES)).unwrap().map(|entry| entry.unwrap());
+        let mode = |entry: &fs::DirEntry| entry.metadata().map_or(0, |it| it.permissions().mode());
+        let entry = |entry: fs::DirEntry| (entry.file_name().into_string().unwrap(), mode(&entry));
+        entries.map(entry).filter(|(name, _)| name != "base.img").collect()
+    }
+
     fn is_old(&self) -> bool {
         self.there().is_empty()
     }
@@ -136,6 +145,9 @@ fn a_killed_apply_leaves_the_whole_guest_or_none() {
         let what = format!("{name} {number}: {}", text(&output));
         // Waiting is not the same each time.
         assert!(output.status.code().is_none() || name == "poll", "{what}");
+        for (image, mode) in machine.images() {
+            assert_eq!(mode & 0o077, 0, "{what}\n{image} is {mode:o}: others can read it");
+        }
         // A program that it has started ends first.
         let recovered = machine.expect(0, &["recover", "--wait", "30"]);
         let there = machine.there();

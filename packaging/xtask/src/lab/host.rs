@@ -60,11 +60,7 @@ impl Host {
     /// for each program, and is saved.
     pub(crate) fn boot_applied() -> Result<Host> {
         let states = work().join("states");
-        // Another program, profile or image, another state. The package itself has the time of its making in it.
-        let mut state = sha1_smol::Sha1::from(fs::read(deb::program("lab")?)?);
-        state.update(&fs::read(root().join("profiles/kvm-realtime.toml"))?);
-        state.update(image::get()?.disk.to_string_lossy().as_bytes());
-        let saved = Saved::get(&states.join(state.digest().to_string()), |to| {
+        let saved = Saved::get(&states.join(applied()?), |to| {
             clear(&states, to.folder())?;
             let mut host = Host::boot("reference")?;
             host.put_program()?;
@@ -345,6 +341,21 @@ fn once_more<T>(what: &str, mut work: impl FnMut() -> Result<T>) -> Result<T> {
         say(&format!("{what} failed, trying ONCE MORE: {error:#}"));
         work()
     })
+}
+
+/// The name of the state after an apply: another program, profile or image, another state. All tests of a run have the
+/// same one.
+fn applied() -> Result<String> {
+    static NAME: Mutex<Option<String>> = Mutex::new(None);
+    let mut name = NAME.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some(name) = &*name {
+        return Ok(name.clone());
+    }
+    // The package itself has the time of its making in it.
+    let mut state = sha1_smol::Sha1::from(fs::read(deb::program("lab")?)?);
+    state.update(&fs::read(root().join("profiles/kvm-realtime.toml"))?);
+    state.update(image::get()?.disk.to_string_lossy().as_bytes());
+    Ok(name.insert(state.digest().to_string()).clone())
 }
 
 /// Removes the states of other programs, which nobody wants again.

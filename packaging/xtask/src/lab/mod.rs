@@ -100,10 +100,11 @@ pub(crate) fn run(args: &[String]) -> Result<()> {
     }
 }
 
-/// Runs the tests whose names contain `filter`, if there are any: as many at once as there may be.
+/// Runs the tests whose names contain `filter`, if there are any: as many at once as there may be, and what fails once
+/// more.
 pub(crate) fn test(filter: Option<&str>) -> Result<()> {
     let filter = filter.unwrap_or_default();
-    if suite::has(filter) { suite::run(filter, false, memory::MACHINES) } else { Ok(()) }
+    if suite::has(filter) { suite::run(filter, false, memory::MACHINES, 2) } else { Ok(()) }
 }
 
 /// The folder of the host that `start` leaves running.

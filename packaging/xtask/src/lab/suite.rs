@@ -30,6 +30,7 @@ struct Outcome {
     name: &'static str,
     time: Duration,
     passed: bool,
+    attempts: u32,
 }
 
 /// The names of the tests of a job that contain `filter`.
@@ -58,7 +59,7 @@ pub(super) fn command(mut args: &[&str]) -> Result<()> {
     let mut all = false;
     loop {
         args = match args {
-            [] => return run("", all, jobs),
+            [] => return run("", all, jobs, 1),
             ["--jobs", number, rest @ ..] => {
                 jobs = number.parse().context("--jobs needs a number")?;
                 rest
@@ -67,7 +68,7 @@ pub(super) fn command(mut args: &[&str]) -> Result<()> {
                 all = true;
                 rest
             }
-            [filter] if !filter.starts_with('-') => return run(filter, all, jobs),
+            [filter] if !filter.starts_with('-') => return run(filter, all, jobs, 1),
             [other, ..] => {
                 bail!("`{other}` is no option: there are --jobs N, --all and one FILTER at the end")
             }
@@ -80,11 +81,12 @@ pub(super) fn has(filter: &str) -> bool {
     !queue(filter, false).is_empty()
 }
 
-/// Runs the tests whose names contain `filter`, `jobs` at once, and prints how long each took.
+/// Runs the tests whose names contain `filter`, `jobs` at once, and prints how long each took. One that fails runs again
+/// until it has had this many `attempts`: under emulation a service may miss its deadline on a computer that is busy.
 ///
 /// # Errors
-/// A test failed, none has such a name, or more would run at once than this computer's memory is shared out among.
-pub(super) fn run(filter: &str, all: bool, jobs: usize) -> Result<()> {
+/// A test failed at every attempt, none has such a name, or more would run at once than this computer's memory is shared out among.
+pub(super) fn run(filter: &str, all: bool, jobs: usize, attempts: u32) -> Result<()> {
     let queue = queue(filter, all);
     if queue.is_empty() {
         let every = tests::TESTS.iter().chain(tests::MORE).chain(tests::LONG);
@@ -103,7 +105,8 @@ pub(super) fn run(filter: &str, all: bool, jobs: usize) -> Result<()> {
         while let Some(job) = queue.get(next.fetch_add(1, Ordering::Relaxed)) {
             let outcome = thread::scope(|scope| {
                 let thread = thread::Builder::new().name(job.0.to_owned());
-                let running = thread.spawn_scoped(scope, || one(job, filter)).context("no thread")?;
+                let running =
+                    thread.spawn_scoped(scope, || one(job, filter, attempts)).context("no thread")?;
                 running.join().map_err(|_| anyhow!("the test's thread panicked"))
             });
             outcomes.lock().expect("no test runs under this lock").push(outcome);
@@ -115,7 +118,8 @@ pub(super) fn run(filter: &str, all: bool, jobs: usize) -> Result<()> {
         outcomes.into_iter().collect::<Result<Vec<_>>>()?.into_iter().flatten().collect();
     for outcome in &outcomes {
         let verdict = if outcome.passed { "ok" } else { "FAILED" };
-        eprintln!("{:>8}  {verdict:6}  {}", seconds(outcome.time), outcome.name);
+        let again = if outcome.attempts > 1 { " (NOT AT THE FIRST ATTEMPT)" } else { "" };
+        eprintln!("{:>8}  {verdict:6}  {}{again}", seconds(outcome.time), outcome.name);
     }
     let failed: Vec<&str> =
         outcomes.iter().filter(|outcome| !outcome.passed).map(|outcome| outcome.name).collect();
@@ -132,15 +136,15 @@ pub(super) fn run(filter: &str, all: bool, jobs: usize) -> Result<()> {
 }
 
 /// Runs the chosen tests of a job. The first on a host that is shared has the time of its boot.
-fn one((name, work): &Job, filter: &str) -> Vec<Outcome> {
+fn one((name, work): &Job, filter: &str, attempts: u32) -> Vec<Outcome> {
     let (boot, parts) = match work {
-        Work::Alone(test) => return vec![timed(name, test)],
+        Work::Alone(test) => return vec![timed(name, attempts, test)],
         Work::Shared(boot, parts) => (boot, parts),
     };
     let mut shared: Option<Host> = None;
     let mut outcomes = Vec::new();
     for (name, test) in parts.iter().filter(|(name, _)| name.contains(filter)) {
-        let outcome = timed(name, || {
+        let outcome = timed(name, attempts, || {
             let host = match shared.take() {
                 Some(host) => host,
                 None => boot()?,
@@ -154,15 +158,21 @@ fn one((name, work): &Job, filter: &str) -> Vec<Outcome> {
     outcomes
 }
 
-fn timed(name: &'static str, test: impl FnOnce() -> Result<()>) -> Outcome {
+fn timed(name: &'static str, most: u32, mut test: impl FnMut() -> Result<()>) -> Outcome {
     let start = Instant::now();
-    let result = step(name, || match catch_unwind(AssertUnwindSafe(test)) {
-        Ok(result) => result,
-        // The panic has printed its message.
-        Err(_) => Err(anyhow!("it panicked")),
-    });
-    if let Err(error) = &result {
-        eprintln!("    {name}: {error:#}");
+    let mut attempts = 0;
+    loop {
+        attempts += 1;
+        let result = step(name, || match catch_unwind(AssertUnwindSafe(&mut test)) {
+            Ok(result) => result,
+            // The panic has printed its message.
+            Err(_) => Err(anyhow!("it panicked")),
+        });
+        if let Err(error) = &result {
+            eprintln!("    {name}: {error:#}");
+        }
+        if result.is_ok() || attempts >= most {
+            return Outcome { name, time: start.elapsed(), passed: result.is_ok(), attempts };
+        }
     }
-    Outcome { name, time: start.elapsed(), passed: result.is_ok() }
 }
