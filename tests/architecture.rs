@@ -434,3 +434,39 @@ fn knobs_are_named_after_their_file_and_explained() {
         assert!(knob.why.ends_with('.'), "{}: the reason is whole sentences", knob.id);
     }
 }
+
+/// The verbs of virsh that this program has are the words that follow `virsh` in src/host; those that start, stop or change
+/// a guest that runs are none of them.
+#[test]
+fn no_guest_is_started_or_stopped() {
+    let of_virsh = ["define", "autostart", "undefine", "version", "list", "dumpxml"];
+    let disturbing = [
+        "blockjob",
+        "create",
+        "destroy",
+        "detach",
+        "migrate",
+        "managedsave",
+        "reboot",
+        "reset",
+        "resume",
+        "save",
+        "set",
+        "shutdown",
+        "start",
+        "suspend",
+        "update",
+        "vcpupin",
+        "emulatorpin",
+    ];
+    let mut seen: BTreeSet<&str> = BTreeSet::new();
+    for file in ["src/host/programs.rs", "src/host/libvirt.rs"] {
+        let text = std::fs::read_to_string(file).unwrap();
+        let verbs = text.split('"').skip(1).step_by(2).filter_map(|literal| literal.split(' ').next());
+        for verb in verbs {
+            assert!(!disturbing.contains(&verb), "{file}: virsh {verb}");
+            seen.extend(of_virsh.iter().find(|known| **known == verb).copied());
+        }
+    }
+    assert_eq!(seen.len(), of_virsh.len(), "{seen:?}");
+}

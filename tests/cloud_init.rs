@@ -4,6 +4,7 @@ use std::io::Write;
 use std::process::{Command, Stdio};
 
 use proptest::prelude::*;
+use rtkvm_tune::facts::Architecture;
 use rtkvm_tune::formats::CpuSet;
 use rtkvm_tune::guest::cloud_init::Inside;
 use rtkvm_tune::profile::{Choice, Distribution, Kernel, Tuning};
@@ -47,6 +48,7 @@ fn inside<'a>(rt: &'a CpuSet, keys: &'a [String], arguments: &'a [String]) -> In
         name: "rt0",
         instance: "one",
         distribution: Distribution::Debian,
+        architecture: Architecture::X86,
         kernel: Kernel::RealTime,
         tuning: Tuning::Plain,
         vcpus: 4,
@@ -59,6 +61,15 @@ fn inside<'a>(rt: &'a CpuSet, keys: &'a [String], arguments: &'a [String]) -> In
 
 fn set(list: &str) -> CpuSet {
     CpuSet::parse_list(list).unwrap()
+}
+
+#[test]
+fn the_real_time_kernel_is_that_of_the_architecture() {
+    for (architecture, package) in [(Architecture::X86, "rt-amd64"), (Architecture::Aarch64, "rt-arm64")] {
+        let text = Inside { architecture, ..inside(&set("0-3"), &[], &[]) }.user_data();
+        let named: Vec<&str> = text.matches("linux-image-rt-").collect();
+        assert!(named.len() == 1 && text.contains(&format!("linux-image-{package}\"")), "{text}");
+    }
 }
 
 #[test]

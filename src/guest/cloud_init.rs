@@ -3,6 +3,7 @@
 //!
 //! JSON is YAML, so that a serializer of JSON writes it: nothing of a profile can end a string.
 
+use crate::facts::Architecture;
 use crate::formats::{CpuSet, HostPath};
 use crate::profile::{Distribution, Kernel, Tuning};
 use roxmltree::Document;
@@ -20,6 +21,8 @@ pub struct Inside<'a> {
     pub instance: &'a str,
     /// What it runs.
     pub distribution: Distribution,
+    /// What it runs on.
+    pub architecture: Architecture,
     /// Whether its real-time kernel is installed.
     pub kernel: Kernel,
     /// Who sets what isolates.
@@ -118,7 +121,10 @@ impl Inside<'_> {
         let mut commands: Vec<Value> = Vec::new();
         if self.kernel == Kernel::RealTime {
             match self.distribution {
-                Distribution::Debian => packages.push("linux-image-rt-amd64"),
+                Distribution::Debian => packages.push(match self.architecture {
+                    Architecture::X86 => "linux-image-rt-amd64",
+                    Architecture::Aarch64 => "linux-image-rt-arm64",
+                }),
                 Distribution::Rhel | Distribution::Suse => packages.push("kernel-rt"),
                 // Needs a machine that is attached: `ubuntu_pro` in the operator's own user-data.
                 Distribution::Ubuntu => {
@@ -194,9 +200,9 @@ fn commands_are_none(config: &Value) -> bool {
 }
 
 /// The document with the guest's seed as a disk that it can only read. A virtio disk, for an emulated CD-ROM drive is
-/// polled. It comes last, whatever template made the document.
+/// polled. It comes last, whatever template made the document, and has a name that comes after those of 26 disks.
 pub fn attached(xml: &str, name: &str) -> String {
-    let target = "vdz";
+    let target = "vdzz";
     let Ok(tree) = Document::parse(xml) else { return xml.to_owned() };
     let devices = tree.root_element().children().find(|node| node.has_tag_name("devices"));
     let Some(end) =

@@ -20,6 +20,8 @@ pub struct Host<'a> {
     pub numa: &'a Numa,
     /// Its processor.
     pub architecture: Architecture,
+    /// Whether that is one of AMD's.
+    pub amd: bool,
 }
 
 /// One vCPU and its host CPU.
@@ -260,7 +262,7 @@ impl Domain {
             cell_ids: (0..cells.len() as u32).collect(),
             topology: topology(guest, place),
             cells,
-            features: features(guest, host.architecture),
+            features: features(guest, host),
             poll_control: guest.poll_control.value,
             rng: guest.rng.value,
             watchdog: guest.watchdog.value.name(),
@@ -310,8 +312,13 @@ fn cells(place: &GuestPlace, host: &Host) -> Vec<Cell> {
 }
 
 /// The defaults in their order, then what the profile adds.
-fn features(guest: &Guest, architecture: Architecture) -> Vec<Feature> {
-    let defaults: &[&str] = match architecture {
+fn features(guest: &Guest, host: &Host) -> Vec<Feature> {
+    let defaults: &[&str] = match host.architecture {
+        // Without it a guest on AMD sees no threads. QEMU leaves it out of `-cpu host` unless it is asked for by name
+        // (target/i386/cpu.c, no_autoenable_flags).
+        Architecture::X86 if host.amd && guest.threads_per_core.value > 1 => {
+            &["tsc-deadline", "invtsc", "topoext"]
+        }
         Architecture::X86 => &["tsc-deadline", "invtsc"],
         Architecture::Aarch64 => &[],
     };
@@ -450,7 +457,7 @@ pub(super) fn placed(keys: &str, cells: &[(u32, &[u32])], change: impl Fn(&mut N
         pages,
         devices: guest.devices().filter_map(|name| PciAddress::parse(&name.value.to_string()).ok()).collect(),
     };
-    let host = Host { page: Size::GIB, numa: &numa, architecture: Architecture::X86 };
+    let host = Host { page: Size::GIB, numa: &numa, architecture: Architecture::X86, amd: true };
     Domain::new(guest, &place, &host)
 }
 
@@ -507,6 +514,16 @@ mod tests {
         let wanted =
             [("tsc-deadline", "require"), ("invtsc", "optional"), ("vmx", "disable"), ("x2apic", "require")];
         assert_eq!(features, wanted);
+    }
+
+    #[test]
+    fn two_threads_of_an_amd_core_are_seen_as_such() {
+        let names = |keys: &str| -> Vec<String> {
+            let keys = format!("name = 'g'\nvcpus = 2\nmemory = '1GiB'\n{keys}");
+            placed(&keys, &[(0, &[2, 3])], |_| {}).features.iter().map(|f| f.name.clone()).collect()
+        };
+        assert_eq!(names("threads-per-core = 2\n"), ["tsc-deadline", "invtsc", "topoext"]);
+        assert_eq!(names(""), ["tsc-deadline", "invtsc"]);
     }
 
     #[test]

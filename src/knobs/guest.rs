@@ -34,6 +34,7 @@ const SEED: Knob = Knob {
                 name: &guest.name.value,
                 instance: &inside.instance_id.value,
                 distribution: inside.distribution.value,
+                architecture: ctx.facts.kernel.architecture,
                 kernel: inside.kernel.value,
                 tuning: inside.tuning.value,
                 vcpus: guest.vcpus.value,
@@ -143,8 +144,13 @@ fn domain(ctx: &Context, name: String, xml: Option<String>) -> Setting {
 /// The domain XML of one guest.
 fn render(ctx: &Context, guest: &Guest, place: &GuestPlace) -> Result<String, Diagnostic> {
     let architecture = ctx.facts.kernel.architecture;
-    let domain =
-        Domain::new(guest, place, &Host { page: ctx.placement.page, numa: &ctx.facts.numa, architecture });
+    let host = Host {
+        page: ctx.placement.page,
+        numa: &ctx.facts.numa,
+        architecture,
+        amd: ctx.facts.processor.is_amd(),
+    };
+    let domain = Domain::new(guest, place, &host);
     let template = guest.template.as_ref();
     if template.is_none() && architecture == Architecture::Aarch64 && guest.os.value == Os::Windows {
         let message = format!("guest {} cannot be rendered for aarch64", place.name);

@@ -179,6 +179,7 @@ fn finished(request: &Request, found: &Found, facts: &Facts, placement: &Placeme
     let or_all = |local: CpuSet| if local.is_empty() { placement.housekeeping.clone() } else { local };
     let local = nodes.iter().filter_map(|node| housekeeping(*node));
     let io = request.local.filter(|node| nodes.contains(node)).unwrap_or(nodes[0]);
+    let emulator = or_all(local.fold(CpuSet::new(), |all, cpus| all.union(&cpus)));
     let cores: Vec<&Core> = found.cells.iter().flat_map(|cell| &cell.cores).copied().collect();
     let cells = found.cells.len() as u32;
     GuestPlace {
@@ -195,8 +196,9 @@ fn finished(request: &Request, found: &Found, facts: &Facts, placement: &Placeme
         cpus: found.cells.iter().flat_map(|cell| cell.cpus.iter().copied()).collect(),
         shared: shared(&cores, cells),
         cores: cores.iter().fold(CpuSet::new(), |all, core| all.union(&core.cpus)),
-        emulator: or_all(local.fold(CpuSet::new(), |all, cpus| all.union(&cpus))),
-        io: or_all(housekeeping(io).unwrap_or_default()),
+        // Never beyond those of the emulator: its node may have none.
+        io: housekeeping(io).filter(|cpus| !cpus.is_empty()).unwrap_or_else(|| emulator.clone()),
+        emulator,
         memory: guest.memory.value,
         pages: request.pages,
         devices: guest.devices().filter_map(|device| facts.devices.address(device).ok()).collect(),

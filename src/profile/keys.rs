@@ -267,7 +267,9 @@ pub const KEYS: &[Key] = &[
         "guest",
         "cpu-features",
         Kind::TextList,
-        Presence::Optional("tsc-deadline and invtsc required on x86_64"),
+        Presence::Optional(
+            "tsc-deadline and invtsc required on x86_64, and topoext for two threads of an AMD core",
+        ),
         "CPU features, each as \"NAME\" or \"NAME=POLICY\" with libvirt's policies: require, optional, disable, force, \
          forbid. Added to the defaults, or in place of the default of the same name.",
     ),
@@ -306,7 +308,7 @@ pub const KEYS: &[Key] = &[
         Kind::Table,
         NONE,
         "A seed for cloud-init in the guest's image (NoCloud), which tunes the guest inside at its first boot and \
-         reboots it once. It is a disk `vdz` that can only be read; take the section out to detach it.",
+         reboots it once. It is a disk `vdzz` that can only be read; take the section out to detach it.",
     ),
     key("guest", "network", Kind::Tables, NONE, "One network interface; write the section once each."),
     key("guest", "hostdev", Kind::Tables, NONE, "One PCI device of the host that the guest gets as it is."),

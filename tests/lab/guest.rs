@@ -53,6 +53,16 @@ pub(super) fn runs_where_it_was_placed(host: &Host) -> Result<()> {
     }
     host.say(&format!("{} threads of QEMU are where they were placed", threads.len()));
 
+    // All of the guest's memory and QEMU's own, never given back.
+    let status = host.sh("cat /proc/$(cat /run/libvirt/qemu/rt0.pid)/status")?;
+    let kib = |key: &str| -> Result<u64> {
+        let line = status.lines().find_map(|line| line.strip_prefix(key)).with_context(|| status.clone())?;
+        Ok(line.trim().trim_end_matches(" kB").parse()?)
+    };
+    let (locked, size) = (kib("VmLck:")?, kib("VmSize:")?);
+    ensure!(locked >= 1 << 20 && locked * 10 >= size * 9, "{locked} of {size} KiB are locked");
+    host.say(&format!("under KVM, {} of {} MiB locked", locked >> 10, size >> 10));
+
     let maps = host.sh("cat /proc/$(cat /run/libvirt/qemu/rt0.pid)/numa_maps")?;
     let memory: Vec<&str> = maps.lines().filter(|line| line.contains("kernelpagesize_kB=1048576")).collect();
     let [memory] = memory[..] else {
@@ -62,6 +72,23 @@ pub(super) fn runs_where_it_was_placed(host: &Host) -> Result<()> {
         ensure!(memory.split(' ').any(|have| have == word), "the guest's memory is not {word}: {memory}");
     }
     host.tune_with("verify", GUEST, "")?.expect(0)?;
+
+    // Nothing stops it: another size waits for its next start, and so does its end.
+    let pid = host.read("/run/libvirt/qemu/rt0.pid")?;
+    let larger = profile.replace("memory = \"1GiB\"", "memory = \"2GiB\"");
+    ensure!(larger != profile, "the profile has no such line");
+    let host_part = profile.split("[[guest]]").next().unwrap_or_default();
+    let absent = format!("{host_part}[[guest]]\nname = \"rt0\"\nstate = \"absent\"\n");
+    for (profile, says) in
+        [(larger, "takes effect at its next start"), (absent, "runs on without a definition")]
+    {
+        host.write(GUEST, profile.as_bytes())?;
+        let told = host.tune_with("apply", GUEST, "")?.expect(0)?;
+        ensure!(told.contains(says), "apply does not say `{says}`: {told}");
+        host.sh(&format!("test \"$(cat /proc/{pid}/task/{pid}/comm)\" = qemu-system-x86"))?;
+        let state = host.sh("virsh --connect qemu:///system domstate rt0")?;
+        ensure!(state.trim() == "running", "the guest is {state}");
+    }
     Ok(())
 }
 

@@ -6,6 +6,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
+use rtkvm_tune::facts::Architecture;
 use rtkvm_tune::formats::{CpuSet, HostPath};
 use rtkvm_tune::guest::cloud_init::Inside;
 use rtkvm_tune::host::Program;
@@ -65,6 +66,7 @@ fn image(dir: &std::path::Path) -> Result<std::path::PathBuf> {
     let rt = CpuSet::parse_list("0-3").map_err(anyhow::Error::msg)?;
     let (keys, arguments) = ([KEY.to_owned()], ["panic=30".to_owned()]);
     let seed = Inside {
+        architecture: Architecture::X86,
         name: "rt0",
         instance: "lab",
         distribution: Distribution::Debian,

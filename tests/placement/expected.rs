@@ -316,6 +316,18 @@ fn a_node_without_housekeeping_cpus_lends_from_others_with_a_warning() {
 }
 
 #[test]
+fn requests_are_served_where_the_emulator_is() {
+    let facts = recorded("sub-numa");
+    let host = "[host]\nhousekeeping-cpus = \"0,8\"\nhousekeeping-memory-per-node = \"6GiB\"\n";
+    let guest = "[[guest]]\nname = \"g\"\nvcpus = 4\nmemory = \"4GiB\"\nnuma-nodes = [1, 2]\n";
+    let (placement, _) = place(&parsed(&format!("{host}{guest}")).profile, &facts).expect("it fits");
+    // Node 1 has no housekeeping CPU.
+    let [of_emulator, of_io] =
+        [&placement.guests[0].emulator, &placement.guests[0].io].map(ToString::to_string);
+    assert_eq!((&*of_emulator, &*of_io), ("8", "8"));
+}
+
+#[test]
 fn pages_of_other_sizes_are_not_given_twice() {
     let mut facts = recorded("reference");
     facts.numa.nodes[0].pools[0].pages = 5 << 9;

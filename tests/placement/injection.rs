@@ -94,7 +94,8 @@ fn rendered(profile: &str) -> Option<String> {
     let (facts, templates) = MACHINE.get_or_init(|| (reference(), Templates::new(&[]).expect("valid")));
     let parsed = parse("p.toml", profile.as_bytes()).ok()?;
     let (placement, _) = place(&parsed.profile, facts).ok()?;
-    let host = Host { page: placement.page, numa: &facts.numa, architecture: facts.kernel.architecture };
+    let architecture = facts.kernel.architecture;
+    let host = Host { page: placement.page, numa: &facts.numa, architecture, amd: false };
     let guest = &parsed.profile.guests[0];
     let domain = Domain::new(guest, &placement.guests[0], &host);
     let name = guest.template.as_ref().map_or(default_template(host.architecture), |name| &name.value);
