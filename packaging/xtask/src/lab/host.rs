@@ -11,7 +11,7 @@ use anyhow::{Context, Result, bail};
 use super::image::{self, overlay, work};
 use super::saved::Saved;
 use super::ssh::Done;
-use super::virtual_machine::{BOOT, Boot, VirtualMachine};
+use super::virtual_machine::{BOOT, Boot, VirtualMachine, signature};
 use crate::captures::Memory;
 use crate::deb;
 use crate::shell::{root, seconds};
@@ -50,7 +50,8 @@ impl Host {
     /// What `boot` starts from.
     pub(super) fn booted(topology: &str) -> Result<Saved> {
         let image = image::get()?;
-        Saved::get(&image.booted.join(topology), |to| {
+        let name = format!("{topology}-{}", signature(topology)?);
+        Saved::get(&image.booted.join(name), |to| {
             let memory = Memory::Saved(to.folder());
             Host::from_disk(topology, &image.disk, "raw", memory)?.save(to)
         })
@@ -355,6 +356,7 @@ fn applied() -> Result<String> {
     let mut state = sha1_smol::Sha1::from(fs::read(deb::program("lab")?)?);
     state.update(&fs::read(root().join("profiles/kvm-realtime.toml"))?);
     state.update(image::get()?.disk.to_string_lossy().as_bytes());
+    state.update(signature("reference")?.as_bytes());
     Ok(name.insert(state.digest().to_string()).clone())
 }
 

@@ -17,7 +17,7 @@ use super::memory::{self, Watch};
 use super::saved;
 use super::ssh::{Connection, Done, Reached};
 use crate::captures::{Memory, machine};
-use crate::shell::seconds;
+use crate::shell::{output, seconds};
 
 /// Until when a boot must answer. It takes 50 s alone, and many times that on a computer that is busy otherwise.
 pub(crate) const BOOT: Duration = Duration::from_secs(600);
@@ -351,6 +351,15 @@ fn birth(pid: Pid) -> Option<u64> {
         return None;
     }
     fields.get(19)?.parse().ok()
+}
+
+/// What a state that is saved belongs to: the version of QEMU, and the machine with this topology.
+pub(super) fn signature(topology: &str) -> Result<String> {
+    let version = output(Command::new("qemu-system-x86_64").arg("--version"))?;
+    let machine = machine(topology)?;
+    let parts = [machine.topology_arguments(Memory::Own), machine.drive_arguments(DRIVE)].concat();
+    let text = format!("{version}\n{}\n{}", parts.join("\n"), DEVICES.join("\n"));
+    Ok(sha1_smol::Sha1::from(text).digest().to_string()[..12].to_owned())
 }
 
 /// QEMU's arguments; paths are relative to the machine's folder, but for the disk.
