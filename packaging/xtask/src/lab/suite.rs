@@ -76,11 +76,6 @@ pub(super) fn command(mut args: &[&str]) -> Result<()> {
     }
 }
 
-/// Whether there is a test for `filter`.
-pub(super) fn has(filter: &str) -> bool {
-    !queue(filter, false).is_empty()
-}
-
 /// Runs the tests whose names contain `filter`, `jobs` at once, and prints how long each took. One that fails runs again
 /// until it has had this many `attempts`: under emulation a service may miss its deadline on a computer that is busy.
 ///
