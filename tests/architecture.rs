@@ -455,7 +455,7 @@ fn no_guest_is_started_or_stopped() {
         "shutdown",
         "start",
         "suspend",
-        "update",
+        "update-device",
         "vcpupin",
         "emulatorpin",
     ];
@@ -464,7 +464,7 @@ fn no_guest_is_started_or_stopped() {
         let text = std::fs::read_to_string(file).unwrap();
         let verbs = text.split('"').skip(1).step_by(2).filter_map(|literal| literal.split(' ').next());
         for verb in verbs {
-            assert!(!disturbing.contains(&verb), "{file}: virsh {verb}");
+            assert!(!disturbing.iter().any(|word| verb.starts_with(word)), "{file}: virsh {verb}");
             seen.extend(of_virsh.iter().find(|known| **known == verb).copied());
         }
     }

@@ -14,12 +14,13 @@ const TARGET: &str = "x86_64-unknown-linux-gnu";
 const UNITS: [&str; 3] =
     ["rtkvm-tune-verify.service", "rtkvm-tune-verify.timer", "rtkvm-tune-metrics.service"];
 /// Where the files of the repository go.
-const DOCUMENTS: [(&str, &str); 12] = [
+const DOCUMENTS: [(&str, &str); 13] = [
     ("README.md", "usr/share/doc/rtkvm-tune/README.md"),
     ("docs/output.md", "usr/share/doc/rtkvm-tune/docs/output.md"),
     ("docs/profile.md", "usr/share/doc/rtkvm-tune/docs/profile.md"),
     ("docs/knobs.md", "usr/share/doc/rtkvm-tune/docs/knobs.md"),
     ("docs/latency.md", "usr/share/doc/rtkvm-tune/docs/latency.md"),
+    ("docs/noise.md", "usr/share/doc/rtkvm-tune/docs/noise.md"),
     ("docs/lint.md", "usr/share/doc/rtkvm-tune/docs/lint.md"),
     ("docs/verify.schema.json", "usr/share/doc/rtkvm-tune/docs/verify.schema.json"),
     ("docs/trial.md", "usr/share/doc/rtkvm-tune/docs/trial.md"),

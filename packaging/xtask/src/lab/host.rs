@@ -344,7 +344,7 @@ fn once_more<T>(what: &str, mut work: impl FnMut() -> Result<T>) -> Result<T> {
     })
 }
 
-/// The name of the state after an apply: another program, profile or image, another state. All tests of a run have the
+/// The name of the state after an apply: another package, profile or first boot, another state. All tests of a run have the
 /// same one.
 fn applied() -> Result<String> {
     static NAME: Mutex<Option<String>> = Mutex::new(None);
@@ -354,9 +354,15 @@ fn applied() -> Result<String> {
     }
     // The package itself has the time of its making in it.
     let mut state = sha1_smol::Sha1::from(fs::read(deb::program("lab")?)?);
-    state.update(&fs::read(root().join("profiles/kvm-realtime.toml"))?);
-    state.update(image::get()?.disk.to_string_lossy().as_bytes());
-    state.update(signature("reference")?.as_bytes());
+    let units = fs::read_dir(root().join("packaging/systemd"))?;
+    let mut files: Vec<PathBuf> = units.map(|entry| Ok(entry?.path())).collect::<Result<_>>()?;
+    files.sort();
+    files.extend(["packaging/prerm.sh", "profiles/kvm-realtime.toml"].map(|file| root().join(file)));
+    for file in files {
+        state.update(&fs::read(file)?);
+    }
+    // Its disk and memory are those of this boot with something on top.
+    state.update(&fs::read(Host::booted("reference")?.state())?);
     Ok(name.insert(state.digest().to_string()).clone())
 }
 

@@ -50,6 +50,11 @@ impl Saved {
         &self.0
     }
 
+    /// The state of all but memory and disk: no two boots have the same one.
+    pub(crate) fn state(&self) -> PathBuf {
+        self.0.join(STATE)
+    }
+
     /// The disk, which is never written to once all is there.
     pub(crate) fn disk(&self) -> PathBuf {
         self.0.join("disk.qcow2")
@@ -60,12 +65,13 @@ impl Saved {
 pub(super) fn save(pid: Pid, machine: &Path, to: &Path) -> Result<()> {
     let mut monitor = Monitor::of(pid)?;
     monitor.leave_out_memory()?;
-    monitor.order("migrate", json!({"uri": format!("exec:cat >{STATE}")}))?;
+    // QEMU is done before the other end of the pipe is: the file has its name when all is in it.
+    monitor.order("migrate", json!({"uri": format!("exec:cat >{STATE}.half && mv {STATE}.half {STATE}")}))?;
     let start = Instant::now();
     loop {
         let migration = monitor.order("query-migrate", json!({}))?;
         match migration["status"].as_str() {
-            Some("completed") => break,
+            Some("completed") if machine.join(STATE).is_file() => break,
             Some("failed") => bail!("QEMU does not save the machine: {migration}"),
             _ if start.elapsed() > LIMIT => bail!("not saved after {} s: {migration}", LIMIT.as_secs()),
             _ => thread::sleep(Duration::from_millis(100)),
