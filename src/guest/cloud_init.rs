@@ -200,7 +200,7 @@ fn commands_are_none(config: &Value) -> bool {
 }
 
 /// The document with the guest's seed as a disk that it can only read. A virtio disk, for an emulated CD-ROM drive is
-/// polled. It comes last, whatever template made the document, and has a name that comes after those of 26 disks.
+/// polled. It comes last, whatever template made the document, and has a name that no disk of a profile gets: the 702nd.
 pub fn attached(xml: &str, name: &str) -> String {
     let target = "vdzz";
     let Ok(tree) = Document::parse(xml) else { return xml.to_owned() };

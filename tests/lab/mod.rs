@@ -33,7 +33,7 @@ fn installed() -> Result<Host> {
     Ok(host)
 }
 
-/// What is proved at every landing, in the order in which it starts: the long ones first.
+/// Those with the most to say, in the order in which they start: the long ones first.
 pub(super) const TESTS: &[Job] = &[
     (
         "applied",
@@ -70,7 +70,7 @@ pub(super) const TESTS: &[Job] = &[
     ("pages::fragmented_memory_is_reported", Work::Alone(pages::fragmented_memory_is_reported)),
 ];
 
-/// What takes too long for every landing: it runs with `--all`, and by name.
+/// They run with `--all`, and by name.
 pub(super) const MORE: &[Job] = &[
     ("inside::a_guest_tunes_itself_by_its_seed", Work::Alone(inside::a_guest_tunes_itself_by_its_seed)),
     ("trial::confirms_itself", Work::Alone(trial::confirms_itself)),

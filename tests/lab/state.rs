@@ -52,8 +52,7 @@ pub(super) struct Interrupt {
 impl Interrupt {
     /// Timers and queues that Linux 6.1 spreads itself: it refuses to move them.
     pub(super) fn is_fixed(&self) -> bool {
-        let queue =
-            |name: &str| name.contains("-req.") || (name.starts_with("nvme") && !name.ends_with("q0"));
+        let queue = |name: &str| name.contains("-req.");
         ["timer", "cascade"].contains(&&*self.actions) || self.actions.split(',').all(queue)
     }
 }

@@ -35,7 +35,7 @@ pub(crate) struct Machine {
 pub(crate) enum Memory<'a> {
     /// In QEMU alone.
     Own,
-    /// In new files of this folder, one for each node, which stay.
+    /// In files of this folder, one for each node, which stay.
     Saved(&'a Path),
     /// As those files have it. What it writes, it has to itself.
     Restored(&'a Path),

@@ -53,7 +53,10 @@ impl Host {
         let name = format!("{topology}-{}", signature(topology)?);
         Saved::get(&image.booted.join(name), |to| {
             let memory = Memory::Saved(to.folder());
-            Host::from_disk(topology, &image.disk, "raw", memory)?.save(to)
+            let host = Host::start(topology, &image.disk, "raw", memory)?;
+            host.settle()?;
+            host.say(&format!("booted in {}", host.cost(host.machine.age())));
+            host.save(to)
         })
     }
 
@@ -75,30 +78,21 @@ impl Host {
         Host::restore("reference", &saved)
     }
 
-    fn from_disk(topology: &str, base: &Path, format: &str, memory: Memory) -> Result<Host> {
-        fs::create_dir_all(work())?;
-        let disk = folder().with_extension("qcow2");
-        let machine = once_more("boot", || {
-            overlay(base, format, &disk)?;
-            start(topology, &disk, &[], memory)
-        })?;
-        let host = Host { machine, disk, topology: topology.to_owned(), extra: Vec::new(), memory: None };
-        host.settle()?;
-        host.say(&format!("booted in {}", host.cost(host.machine.age())));
+    /// Lets a saved host run on.
+    fn restore(topology: &str, saved: &Saved) -> Result<Host> {
+        let host = Host::start(topology, &saved.disk(), "qcow2", Memory::Restored(saved.folder()))?;
+        host.say(&format!("restored in {}", seconds(host.machine.age())));
         Ok(host)
     }
 
-    /// Lets a saved host run on.
-    fn restore(topology: &str, saved: &Saved) -> Result<Host> {
+    fn start(topology: &str, base: &Path, format: &str, memory: Memory) -> Result<Host> {
         fs::create_dir_all(work())?;
         let disk = folder().with_extension("qcow2");
-        let machine = once_more("restoring", || {
-            overlay(&saved.disk(), "qcow2", &disk)?;
-            start(topology, &disk, &[], Memory::Restored(saved.folder()))
+        let machine = once_more("start", || {
+            overlay(base, format, &disk)?;
+            start(topology, &disk, &[], memory)
         })?;
-        let host = Host { machine, disk, topology: topology.to_owned(), extra: Vec::new(), memory: None };
-        host.say(&format!("restored in {}", seconds(host.machine.age())));
-        Ok(host)
+        Ok(Host { machine, disk, topology: topology.to_owned(), extra: Vec::new(), memory: None })
     }
 
     /// Saves the host as it runs. Its memory is where `to` is.

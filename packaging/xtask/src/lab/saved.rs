@@ -67,16 +67,10 @@ pub(super) fn save(pid: Pid, machine: &Path, to: &Path) -> Result<()> {
     monitor.leave_out_memory()?;
     // QEMU is done before the other end of the pipe is: the file has its name when all is in it.
     monitor.order("migrate", json!({"uri": format!("exec:cat >{STATE}.half && mv {STATE}.half {STATE}")}))?;
-    let start = Instant::now();
-    loop {
-        let migration = monitor.order("query-migrate", json!({}))?;
-        match migration["status"].as_str() {
-            Some("completed") if machine.join(STATE).is_file() => break,
-            Some("failed") => bail!("QEMU does not save the machine: {migration}"),
-            _ if start.elapsed() > LIMIT => bail!("not saved after {} s: {migration}", LIMIT.as_secs()),
-            _ => thread::sleep(Duration::from_millis(100)),
-        }
-    }
+    monitor.wait("query-migrate", |migration| match migration["status"].as_str() {
+        Some("failed") => bail!("QEMU does not save the machine: {migration}"),
+        status => Ok(status == Some("completed") && machine.join(STATE).is_file()),
+    })?;
     fs::copy(machine.join(STATE), to.join(STATE))?;
     monitor.order("quit", json!({}))?;
     Ok(())
@@ -88,15 +82,7 @@ pub(super) fn resume(pid: Pid, machine: &Path, from: &Path) -> Result<()> {
     let mut monitor = Monitor::of(pid)?;
     monitor.leave_out_memory()?;
     monitor.order("migrate-incoming", json!({"uri": format!("exec:cat {STATE}")}))?;
-    let start = Instant::now();
-    loop {
-        let now = monitor.order("query-status", json!({}))?;
-        match now["running"].as_bool() {
-            Some(true) => return Ok(()),
-            _ if start.elapsed() > LIMIT => bail!("it does not run after {} s: {now}", LIMIT.as_secs()),
-            _ => thread::sleep(Duration::from_millis(50)),
-        }
-    }
+    monitor.wait("query-status", |now| Ok(now["running"] == true))
 }
 
 /// QEMU's monitor: one JSON object a line.
@@ -129,6 +115,21 @@ impl Monitor {
     fn leave_out_memory(&mut self) -> Result<()> {
         let capability = json!({"capability": "x-ignore-shared", "state": true});
         self.order("migrate-set-capabilities", json!({"capabilities": [capability]})).map(drop)
+    }
+
+    /// Asks this until the answer is the one that is waited for.
+    fn wait(&mut self, question: &str, done: impl Fn(&Value) -> Result<bool>) -> Result<()> {
+        let start = Instant::now();
+        loop {
+            let answer = self.order(question, json!({}))?;
+            if done(&answer)? {
+                return Ok(());
+            }
+            if start.elapsed() > LIMIT {
+                bail!("not done after {} s: QEMU's `{question}` says {answer}", LIMIT.as_secs());
+            }
+            thread::sleep(Duration::from_millis(50));
+        }
     }
 
     fn order(&mut self, command: &str, arguments: Value) -> Result<Value> {

@@ -30,7 +30,6 @@ struct Outcome {
     name: &'static str,
     time: Duration,
     passed: bool,
-    attempts: u32,
 }
 
 /// The names of the tests of a job that contain `filter`.
@@ -43,7 +42,7 @@ fn chosen((name, work): &Job, filter: &str) -> Vec<&'static str> {
 }
 
 /// What has to run for `filter`, a part of the tests' names, or the whole name of a long one. Without it, and unless
-/// `all` is asked for, that is what is proved at every landing.
+/// `all` is asked for, those with the most to say.
 fn queue(filter: &str, all: bool) -> Vec<&'static Job> {
     let more = if filter.is_empty() && !all { &[] } else { tests::MORE };
     let usual = tests::TESTS.iter().chain(more).filter(|job| !chosen(job, filter).is_empty());
@@ -59,7 +58,7 @@ pub(super) fn command(mut args: &[&str]) -> Result<()> {
     let mut all = false;
     loop {
         args = match args {
-            [] => return run("", all, jobs, 1),
+            [] => return run("", all, jobs),
             ["--jobs", number, rest @ ..] => {
                 jobs = number.parse().context("--jobs needs a number")?;
                 rest
@@ -68,7 +67,7 @@ pub(super) fn command(mut args: &[&str]) -> Result<()> {
                 all = true;
                 rest
             }
-            [filter] if !filter.starts_with('-') => return run(filter, all, jobs, 1),
+            [filter] if !filter.starts_with('-') => return run(filter, all, jobs),
             [other, ..] => {
                 bail!("`{other}` is no option: there are --jobs N, --all and one FILTER at the end")
             }
@@ -76,12 +75,11 @@ pub(super) fn command(mut args: &[&str]) -> Result<()> {
     }
 }
 
-/// Runs the tests whose names contain `filter`, `jobs` at once, and prints how long each took. One that fails runs again
-/// until it has had this many `attempts`: under emulation a service may miss its deadline on a computer that is busy.
+/// Runs the tests whose names contain `filter`, `jobs` at once, and prints how long each took.
 ///
 /// # Errors
-/// A test failed at every attempt, none has such a name, or more would run at once than this computer's memory is shared out among.
-pub(super) fn run(filter: &str, all: bool, jobs: usize, attempts: u32) -> Result<()> {
+/// A test failed, none has such a name, or more would run at once than this computer's memory is shared out among.
+pub(super) fn run(filter: &str, all: bool, jobs: usize) -> Result<()> {
     let queue = queue(filter, all);
     if queue.is_empty() {
         let every = tests::TESTS.iter().chain(tests::MORE).chain(tests::LONG);
@@ -100,8 +98,7 @@ pub(super) fn run(filter: &str, all: bool, jobs: usize, attempts: u32) -> Result
         while let Some(job) = queue.get(next.fetch_add(1, Ordering::Relaxed)) {
             let outcome = thread::scope(|scope| {
                 let thread = thread::Builder::new().name(job.0.to_owned());
-                let running =
-                    thread.spawn_scoped(scope, || one(job, filter, attempts)).context("no thread")?;
+                let running = thread.spawn_scoped(scope, || one(job, filter)).context("no thread")?;
                 running.join().map_err(|_| anyhow!("the test's thread panicked"))
             });
             outcomes.lock().expect("no test runs under this lock").push(outcome);
@@ -113,8 +110,7 @@ pub(super) fn run(filter: &str, all: bool, jobs: usize, attempts: u32) -> Result
         outcomes.into_iter().collect::<Result<Vec<_>>>()?.into_iter().flatten().collect();
     for outcome in &outcomes {
         let verdict = if outcome.passed { "ok" } else { "FAILED" };
-        let again = if outcome.attempts > 1 { " (NOT AT THE FIRST ATTEMPT)" } else { "" };
-        eprintln!("{:>8}  {verdict:6}  {}{again}", seconds(outcome.time), outcome.name);
+        eprintln!("{:>8}  {verdict:6}  {}", seconds(outcome.time), outcome.name);
     }
     let failed: Vec<&str> =
         outcomes.iter().filter(|outcome| !outcome.passed).map(|outcome| outcome.name).collect();
@@ -131,17 +127,15 @@ pub(super) fn run(filter: &str, all: bool, jobs: usize, attempts: u32) -> Result
 }
 
 /// Runs the chosen tests of a job. The first on a host that is shared has the time of its boot.
-fn one((name, work): &Job, filter: &str, attempts: u32) -> Vec<Outcome> {
-    // What a power cut left torn must not pass because the next cut is at another moment.
-    let attempts = if name.starts_with("power::") { 1 } else { attempts };
+fn one((name, work): &Job, filter: &str) -> Vec<Outcome> {
     let (boot, parts) = match work {
-        Work::Alone(test) => return vec![timed(name, attempts, test)],
+        Work::Alone(test) => return vec![timed(name, test)],
         Work::Shared(boot, parts) => (boot, parts),
     };
     let mut shared: Option<Host> = None;
     let mut outcomes = Vec::new();
     for (name, test) in parts.iter().filter(|(name, _)| name.contains(filter)) {
-        let outcome = timed(name, attempts, || {
+        let outcome = timed(name, || {
             let host = match shared.take() {
                 Some(host) => host,
                 None => boot()?,
@@ -155,21 +149,15 @@ fn one((name, work): &Job, filter: &str, attempts: u32) -> Vec<Outcome> {
     outcomes
 }
 
-fn timed(name: &'static str, most: u32, mut test: impl FnMut() -> Result<()>) -> Outcome {
+fn timed(name: &'static str, test: impl FnOnce() -> Result<()>) -> Outcome {
     let start = Instant::now();
-    let mut attempts = 0;
-    loop {
-        attempts += 1;
-        let result = step(name, || match catch_unwind(AssertUnwindSafe(&mut test)) {
-            Ok(result) => result,
-            // The panic has printed its message.
-            Err(_) => Err(anyhow!("it panicked")),
-        });
-        if let Err(error) = &result {
-            eprintln!("    {name}: {error:#}");
-        }
-        if result.is_ok() || attempts >= most {
-            return Outcome { name, time: start.elapsed(), passed: result.is_ok(), attempts };
-        }
+    let result = step(name, || match catch_unwind(AssertUnwindSafe(test)) {
+        Ok(result) => result,
+        // The panic has printed its message.
+        Err(_) => Err(anyhow!("it panicked")),
+    });
+    if let Err(error) = &result {
+        eprintln!("    {name}: {error:#}");
     }
+    Outcome { name, time: start.elapsed(), passed: result.is_ok() }
 }

@@ -23,6 +23,7 @@ use crate::shell::{output, seconds};
 pub(crate) const BOOT: Duration = Duration::from_secs(600);
 /// Until when it must have powered off.
 const POWER_OFF: Duration = Duration::from_secs(300);
+const DISK: [&str; 4] = ["-device", "virtio-blk-pci,drive=disk0,bootindex=1", "-serial", "file:serial.log"];
 const DEVICES: [&str; 13] = [
     "-netdev",
     "-device",
@@ -358,7 +359,7 @@ pub(super) fn signature(topology: &str) -> Result<String> {
     let version = output(Command::new("qemu-system-x86_64").arg("--version"))?;
     let machine = machine(topology)?;
     let parts = [machine.topology_arguments(Memory::Own), machine.drive_arguments(DRIVE)].concat();
-    let text = format!("{version}\n{}\n{}", parts.join("\n"), DEVICES.join("\n"));
+    let text = [version, parts.join("\n"), DISK.join("\n"), DEVICES.join("\n")].join("\n");
     Ok(sha1_smol::Sha1::from(text).digest().to_string()[..12].to_owned())
 }
 
@@ -371,9 +372,7 @@ fn arguments(boot: &Boot, port: u16) -> Result<Vec<String>> {
     let disk = disk.to_string_lossy().replace(',', ",,");
     line.push("-drive".into());
     line.push(format!("if=none,id=disk0,file={disk},format={},cache=unsafe,discard=unmap", boot.format));
-    line.extend(
-        ["-device", "virtio-blk-pci,drive=disk0,bootindex=1", "-serial", "file:serial.log"].map(String::from),
-    );
+    line.extend(DISK.map(String::from));
     line.extend(DEVICES.map(String::from));
     let network = format!("user,id=net0,restrict=on,hostfwd=tcp:127.0.0.1:{port}-:22");
     let at = line.iter().position(|word| word == "-netdev").context("no network")?;
