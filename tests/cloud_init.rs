@@ -6,7 +6,7 @@ use std::process::{Command, Stdio};
 use proptest::prelude::*;
 use rtkvm_tune::facts::Architecture;
 use rtkvm_tune::formats::CpuSet;
-use rtkvm_tune::guest::cloud_init::Inside;
+use rtkvm_tune::guest::cloud_init::{Inside, check_own};
 use rtkvm_tune::profile::{Choice, Distribution, Kernel, Tuning};
 use serde_json::Value;
 
@@ -110,6 +110,62 @@ fn own_user_data_is_beside_ours() {
         let mut plain = config.clone();
         plain.as_object_mut().unwrap().remove("merge_how");
         valid(&[format!("#cloud-config\n{plain}")]);
+    }
+}
+
+/// RHEL's package leaves the default as it is.
+#[test]
+fn the_real_time_kernel_of_rhel_is_made_the_default() {
+    let choose = |distribution, kernel| {
+        let text = Inside { distribution, kernel, ..inside(&set("0-3"), &[], &[]) }.user_data();
+        let [config] = &by_yaml(&[text])[..] else { panic!() };
+        let commands = config["runcmd"].as_array().unwrap().clone();
+        commands.into_iter().find(|command| command.to_string().contains("--set-default"))
+    };
+    assert_eq!(choose(Distribution::Rhel, Kernel::Keep), None);
+    assert_eq!(choose(Distribution::Debian, Kernel::RealTime), None);
+    let command = choose(Distribution::Rhel, Kernel::RealTime).unwrap();
+    // The names of both kinds of RHEL 9, in a directory of its own.
+    let boot = tempfile::tempdir().unwrap();
+    for name in [
+        "5.14.0-70.rt21.142.el9.x86_64",
+        "5.14.0-503.el9.x86_64",
+        "5.14.0-427.el9.x86_64+rt",
+        "0-rescue-1f2e",
+    ] {
+        std::fs::write(boot.path().join(format!("vmlinuz-{name}")), "").unwrap();
+    }
+    let boot = boot.path().display().to_string();
+    let script = command[2].as_str().unwrap().replace("/boot", &boot).replacen("grubby", "echo", 1);
+    let output =
+        Command::new(command[0].as_str().unwrap()).args([command[1].as_str().unwrap(), &script]).output();
+    let said = String::from_utf8(output.unwrap().stdout).unwrap();
+    assert_eq!(said.trim(), format!("--set-default {boot}/vmlinuz-5.14.0-427.el9.x86_64+rt"));
+}
+
+#[test]
+fn own_user_data_that_is_none_is_refused() {
+    for good in [
+        "#!/bin/sh\n: [\n",
+        "#cloud-config\n",
+        "#cloud-config\n# nothing yet\n",
+        "#cloud-config\n---\na: [b, &c {d: 'e'}]\nf: *c\ng: |\n  - x: [\n",
+        "#cloud-config\r\na: b\r\n",
+    ] {
+        assert_eq!(check_own(good), Ok(()), "{good}");
+    }
+    for (bad, word) in [
+        ("", "its first line"),
+        ("a: b\n", "its first line"),
+        ("#cloud-configs\n", "its first line"),
+        ("#cloud-config\na: [b\n", "it is no YAML, line 3"),
+        ("#cloud-config\na: b\n c: d\n", "it is no YAML, line 3"),
+        ("#cloud-config\na:\n\t- b\n", "it is no YAML, line 3"),
+        ("#cloud-config\n\n- a\n", "line 3: a `#cloud-config` is a mapping"),
+        ("#cloud-config\nhostname\n", "line 2: a `#cloud-config` is a mapping"),
+    ] {
+        let error = check_own(bad).unwrap_err();
+        assert!(error.starts_with(word), "{bad}: {error}");
     }
 }
 

@@ -15,11 +15,16 @@ use rtkvm_tune::facts::Facts;
 use rtkvm_tune::guest::{Difference, differences};
 use rtkvm_tune::host::Snapshot;
 use rtkvm_tune::plan::{self, Scope, restore::Past};
-use rtkvm_tune::profile::{parse, render};
+use rtkvm_tune::profile::{Choice, MachineType, Os, Watchdog, parse, render};
 
 /// The guests of a profile on the recorded reference machine, as they would be defined.
 fn guests(profile: &str) -> Vec<(String, String)> {
-    let text = fs::read_to_string("tests/captures/reference.capture").unwrap();
+    guests_on("reference", profile)
+}
+
+/// The same on another recorded machine.
+fn guests_on(machine: &str, profile: &str) -> Vec<(String, String)> {
+    let text = fs::read_to_string(format!("tests/captures/{machine}.capture")).unwrap();
     let snapshot = Snapshot::from_capture(&text).unwrap();
     let parsed = parse("p.toml", profile.as_bytes())
         .unwrap_or_else(|failed| panic!("{}", render(&failed.diagnostics, &failed.source, false)));
@@ -330,7 +335,43 @@ fn every_combination_is_accepted() {
     }
 }
 
-/// Pages of 2 MiB, threads of cores and a machine without NUMA, with which there is less to say.
+/// Every machine with every kind of system and every action of a watchdog, one vCPU where a system may have one, and
+/// the ends of the priorities.
+#[test]
+fn every_machine_watchdog_and_priority_is_accepted() {
+    let host = host::shared();
+    let mut wanted = Vec::new();
+    for os in Os::NAMES {
+        for machine in MachineType::NAMES {
+            for (at, watchdog) in Watchdog::NAMES.iter().enumerate() {
+                let name = format!("{os}-{machine}-{watchdog}");
+                let vcpus = if *os == "linux" { 2 } else { 1 };
+                let priority = [1, 50, 98, 99][at];
+                let keys = format!(
+                    "name = '{name}'\nos = '{os}'\nmachine = '{machine}'\nwatchdog = '{watchdog}'\nvcpus = {vcpus}\n\
+                     fifo-priority = {priority}\nmemory = '1GiB'\n{DISK}{BRIDGE}"
+                );
+                wanted.push((name, rendered(&keys), *machine, *watchdog, priority.to_string()));
+            }
+        }
+    }
+    assert_eq!(wanted.len(), 3 * 2 * 4);
+    let documents: Vec<_> = wanted.iter().map(|(name, xml, ..)| (name.as_str(), xml.as_str())).collect();
+    for ((_, rendered, machine, watchdog, priority), held) in wanted.iter().zip(host.define_all(&documents)) {
+        assert_eq!(differences(&held, rendered).unwrap(), [], "{rendered}\n{held}");
+        let tree = Document::parse(&held).unwrap();
+        assert!(
+            value(&tree, "os/type/@machine")
+                .unwrap()
+                .starts_with(&format!("pc-{machine}").replace("pc-pc", "pc-"))
+        );
+        let kept = (*watchdog != "none").then_some(*watchdog);
+        assert_eq!(value(&tree, "devices/watchdog/@action"), kept, "{held}");
+        assert_eq!(value(&tree, "cputune/vcpusched/@priority"), Some(priority.as_str()), "{held}");
+    }
+}
+
+/// Pages of 2 MiB, both threads of cores, and a processor of AMD, which has to be told of them.
 #[test]
 fn other_hosts_are_accepted() {
     let host = host::shared();
@@ -339,6 +380,24 @@ fn other_hosts_are_accepted() {
     let (name, xml) = guests(&small).remove(0);
     assert_eq!(differences(&host.define(&name, &xml), &xml).unwrap(), []);
     assert!(xml.contains("<page size='2' unit='MiB'/>"), "{xml}");
+
+    let threads = |kind: &str, more: &str| {
+        format!(
+            "{HOST}[[guest]]\nname = 'threads-{kind}'\nos = '{kind}'\nvcpus = 4\nthreads-per-core = 2\nmemory = '2GiB'\n\
+             {more}{DISK}{BRIDGE}"
+        )
+    };
+    for (kind, more) in [("linux", ""), ("linux", "rt-vcpus = '2-3'\n"), ("other", ""), ("windows", "")] {
+        for capture in ["smt", "dies"] {
+            let (name, xml) = guests_on(capture, &threads(kind, more)).remove(0);
+            let held = host.define(&name, &xml);
+            assert_eq!(differences(&held, &xml).unwrap(), [], "{xml}\n{held}");
+            let tree = Document::parse(&held).unwrap();
+            assert_eq!(value(&tree, "cpu/topology/@threads"), Some("2"), "{held}");
+            // Its name is used again.
+            host.virsh(&["undefine", &name], "");
+        }
+    }
 }
 
 /// The template of aarch64 is held against libvirt's schema: a libvirtd of this machine has no emulator for it.

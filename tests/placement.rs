@@ -12,5 +12,7 @@ mod machine;
 mod properties;
 #[path = "placement/refusals.rs"]
 mod refusals;
+#[path = "placement/remedies.rs"]
+mod remedies;
 #[path = "placement/together.rs"]
 mod together;

@@ -50,7 +50,9 @@ fn on_machine<T>(
     make: impl FnOnce(&Snapshot, Facts) -> Result<T, Vec<Diagnostic>>,
 ) -> Result<T, String> {
     let snapshot = machine.snapshot()?;
-    let made = make(&snapshot, facts(machine, &snapshot)?);
+    let mut facts = facts(machine, &snapshot)?;
+    facts.definitions.ask(&snapshot, &parsed.profile.host.libvirt);
+    let made = make(&snapshot, facts);
     // This happens once or twice in a process; to take down tens of thousands of files first is a tenth of its time.
     std::mem::forget(snapshot);
     made.map_err(|diagnostics| shown(&diagnostics, &parsed.source))

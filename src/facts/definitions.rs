@@ -1,14 +1,12 @@
 //! The guests that libvirt defines, and what they have of the machine. Source:
-//! <https://libvirt.org/formatdomain.html>; the definitions of the system's guests are in /etc/libvirt/qemu.
+//! <https://libvirt.org/formatdomain.html>; the definitions of the system's guests are in /etc/libvirt/qemu
+//! (<https://libvirt.org/drvqemu.html>), those of another libvirt only it can tell.
 
 use crate::formats::domain_xml::{cpu_list, kib};
-use crate::formats::{CpuSet, HostPath, Size};
+use crate::formats::{Connection, CpuSet, HostPath, Size};
 use crate::host::{Read, ReadError};
 use roxmltree::{Document, Node};
 use serde::Serialize;
-
-/// Where libvirt keeps the definitions of the system's guests (<https://libvirt.org/drvqemu.html>).
-pub const DEFINITIONS: &str = "/etc/libvirt/qemu";
 
 /// The guests that libvirt defines.
 #[derive(Debug, Clone, Default, Serialize)]
@@ -24,6 +22,11 @@ pub struct Definitions {
 pub struct Definition {
     /// The guest's name.
     pub name: String,
+    /// What libvirt tells guests apart by, in whatever way it is asked.
+    #[serde(skip)]
+    pub uuid: Option<String>,
+    /// The libvirt that has it.
+    pub libvirt: Connection,
     /// The CPUs of each vCPU, in order; empty for one without a pin.
     pub pins: Vec<CpuSet>,
     /// Its memory by guest cell, or all of it.
@@ -42,43 +45,63 @@ pub struct DefinedCell {
 }
 
 impl Definitions {
-    /// Reads the definitions.
+    /// Reads the definitions of the system's libvirt.
     pub fn read(host: &dyn Read) -> Definitions {
-        let dir = HostPath::new(DEFINITIONS);
         let mut found = Definitions::default();
-        let names = match host.list(&dir) {
-            Ok(names) => names,
-            Err(ReadError::Absent | ReadError::Untold) => return found,
-            Err(error) => {
-                found.unread.push(format!("{dir} cannot be read: {error}"));
-                return found;
-            }
-        };
-        for name in names.iter().filter(|name| name.ends_with(".xml")) {
-            let path = dir.join(name);
-            match host.extract(&path, essence).map(|file| Definition::parse(&file.text())) {
-                Ok(Ok(definition)) => found.guests.push(definition),
-                Ok(Err(why)) => found.unread.push(format!("{path}: {why}")),
-                Err(ReadError::Absent) => {}
-                Err(error) => found.unread.push(format!("{path} cannot be read: {error}")),
-            }
-        }
-        found.guests.sort_by(|a, b| a.name.cmp(&b.name));
+        found.add(host, &Connection::default());
         found
     }
 
-    /// The definition of a guest.
-    pub fn get(&self, name: &str) -> Option<&Definition> {
-        self.guests.iter().find(|definition| definition.name == name)
+    /// Adds those of another libvirt, the one of a profile. Where it is the system's by another URI, its guests are
+    /// no second ones.
+    pub fn ask(&mut self, host: &dyn Read, libvirt: &Connection) {
+        if !libvirt.is_system() {
+            self.add(host, libvirt);
+        }
+    }
+
+    fn add(&mut self, host: &dyn Read, libvirt: &Connection) {
+        let dir = libvirt.definitions();
+        let names = match host.list(&dir) {
+            Ok(names) => names,
+            Err(ReadError::Absent | ReadError::Untold) => return,
+            Err(error) => return self.unread.push(unread(libvirt, &dir, error)),
+        };
+        for name in names.iter().filter(|name| name.ends_with(".xml")) {
+            let path = dir.join(name);
+            match host.extract(&path, essence).map(|file| Definition::parse(libvirt, &file.text())) {
+                Ok(Ok(definition)) => {
+                    self.guests.retain(|known| known.uuid.is_none() || known.uuid != definition.uuid);
+                    self.guests.push(definition);
+                }
+                Ok(Err(why)) => self.unread.push(format!("{path}: {why}")),
+                Err(ReadError::Absent) => {}
+                Err(error) => self.unread.push(unread(libvirt, &path, error)),
+            }
+        }
+        self.guests.sort_by(|a, b| (&a.name, a.libvirt.uri()).cmp(&(&b.name, b.libvirt.uri())));
+    }
+
+    /// The definition of a guest of a libvirt.
+    pub fn get(&self, libvirt: &Connection, name: &str) -> Option<&Definition> {
+        self.guests.iter().find(|definition| definition.name == name && definition.libvirt == *libvirt)
+    }
+}
+
+/// What could not be read, and why.
+fn unread(libvirt: &Connection, path: &HostPath, error: ReadError) -> String {
+    match libvirt.is_system() {
+        true => format!("{path} cannot be read: {error}"),
+        false => format!("the guests of {} are not known: {error}", libvirt.uri()),
     }
 }
 
 impl Definition {
-    /// Reads a domain document.
+    /// Reads a domain document of a libvirt.
     ///
     /// # Errors
     /// Not well-formed, not a domain, or without a name.
-    pub fn parse(xml: &str) -> Result<Definition, String> {
+    pub fn parse(libvirt: &Connection, xml: &str) -> Result<Definition, String> {
         let tree = Document::parse(xml).map_err(|error| format!("not well-formed: {error}"))?;
         let domain = tree.root_element();
         let text = |path: &[&str]| at(domain, path).and_then(|node| node.text()).map(str::trim);
@@ -98,7 +121,8 @@ impl Definition {
         }
         let page = at(domain, &["memoryBacking", "hugepages", "page"]);
         let page = page.and_then(|page| amount(page, page.attribute("size")?));
-        Ok(Definition { name, pins, cells: cells(domain), page })
+        let uuid = text(&["uuid"]).map(str::to_owned);
+        Ok(Definition { name, uuid, libvirt: libvirt.clone(), pins, cells: cells(domain), page })
     }
 
     /// All CPUs that its vCPUs are pinned to.
@@ -117,9 +141,10 @@ fn essence(xml: &str) -> String {
 }
 
 /// The elements that are read, with the attributes; the text of the innermost belongs to them.
-const READ: [(&str, &[&str]); 15] = [
+const READ: [(&str, &[&str]); 16] = [
     ("domain", &[]),
     ("domain/name", &[]),
+    ("domain/uuid", &[]),
     ("domain/memory", &["unit"]),
     ("domain/vcpu", &["cpuset"]),
     ("domain/memoryBacking", &[]),
@@ -205,31 +230,33 @@ mod tests {
 
     #[test]
     fn pins_pages_and_nodes_are_read() {
-        let xml = "<domain type='kvm'><name>db</name><memory unit='KiB'>4194304</memory>
+        let xml = "<domain type='kvm'><name>db</name><uuid>u-1</uuid><memory unit='KiB'>4194304</memory>
             <memoryBacking><hugepages><page size='1048576' unit='KiB'/></hugepages></memoryBacking>
             <vcpu placement='static' cpuset='8-9'>3</vcpu>
             <cputune><vcpupin vcpu='0' cpuset='4'/><vcpupin vcpu='2' cpuset='5,6'/><vcpupin vcpu='7' cpuset='1'/></cputune>
             <numatune><memory mode='strict' nodeset='0-1'/><memnode cellid='1' mode='strict' nodeset='1'/></numatune>
             <cpu><numa><cell id='0' cpus='0' memory='1' unit='GiB'/><cell id='1' cpus='1-2' memory='3145728'/></numa></cpu>
             </domain>";
-        let definition = Definition::parse(xml).unwrap();
+        let parse = |xml: &str| Definition::parse(&Connection::default(), xml);
+        let definition = parse(xml).unwrap();
         let shown: Vec<_> = definition.pins.iter().map(ToString::to_string).collect();
         assert_eq!((&*definition.name, definition.page), ("db", Some(Size::GIB)));
+        assert_eq!(definition.uuid.as_deref(), Some("u-1"));
         assert_eq!(shown, ["4", "8-9", "5-6"]);
         let cells: Vec<_> =
             definition.cells.iter().map(|cell| (cell.memory.0 >> 30, cell.nodes.to_string())).collect();
         assert_eq!(cells, [(1, "0-1".to_owned()), (3, "1".to_owned())]);
-        assert_eq!(Definition::parse(&essence(xml)), Ok(definition));
+        assert_eq!(parse(&essence(xml)), Ok(definition));
         let secret = "<domain a='s3'><name>a&amp;b</name><memory>1</memory><x>s3</x><vcpu x='s3'>1</vcpu><devices>s3</devices></domain>";
         assert!(!essence(secret).contains("s3"), "{}", essence(secret));
-        assert_eq!(Definition::parse(&essence(secret)), Definition::parse(secret));
+        assert_eq!(parse(&essence(secret)), parse(secret));
         let plain = "<domain><name>x</name><memory>2097152</memory><vcpu>1</vcpu>
             <numatune><memory mode='preferred' nodeset='1'/></numatune></domain>";
-        let plain = Definition::parse(plain).unwrap();
+        let plain = parse(plain).unwrap();
         assert!(plain.cpus().is_empty() && plain.page.is_none());
         assert_eq!(plain.cells, [DefinedCell { memory: Size(2 << 30), nodes: CpuSet::new() }]);
         for (xml, word) in [("<a", "well-formed"), ("<network/>", "not a domain"), ("<domain/>", "no name")] {
-            assert!(Definition::parse(xml).unwrap_err().contains(word), "{xml}");
+            assert!(parse(xml).unwrap_err().contains(word), "{xml}");
         }
     }
 }

@@ -26,8 +26,17 @@ const TRANSPORTS: [&str; 4] = ["unix", "tcp", "tls", "ssh"];
 /// What a URI may ask for. Others of libvirt's parameters run a program.
 const PARAMETERS: [&str; 6] = ["socket", "mode", "root", "pkipath", "keyfile", "known_hosts"];
 
+/// How a URI names the machine it is used on.
+const HERE: [&str; 4] = ["", "localhost", "127.0.0.1", "[::1]"];
+
 /// Longer than any that is meant, in bytes.
 const LONGEST: usize = 255;
+
+impl serde::Serialize for Connection {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(&self.0)
+    }
+}
 
 impl Default for Connection {
     fn default() -> Connection {
@@ -70,6 +79,16 @@ impl Connection {
         if host.split('@').any(|part| part.starts_with('-')) || host.matches('@').count() > 1 {
             return Err(format!("`{host}` is no host"));
         }
+        let name = host.rsplit('@').next().unwrap_or_default();
+        let is = |local: &str| {
+            name.strip_prefix(local).is_some_and(|port| port.is_empty() || port.starts_with(':'))
+        };
+        if !HERE.into_iter().any(is) {
+            return Err(format!(
+                "`{host}` is another machine's libvirt, and guests are planned for this one: run rtkvm-tune there; if it \
+                 is this machine, write `localhost`"
+            ));
+        }
         let parameters = path.split_once('?').map_or("", |(_, parameters)| parameters);
         for parameter in parameters.split('&').filter(|parameter| !parameter.is_empty()) {
             let name = parameter.split('=').next().unwrap_or_default();
@@ -98,6 +117,12 @@ impl Connection {
     /// As [`HostPath::new`]: names are checked before.
     pub fn definition(&self, name: &str) -> HostPath {
         HostPath::new(format!("{}/{name}.xml", self.directory()))
+    }
+
+    /// The directory of its definitions: one with files, or for another libvirt than the system's a name that stands
+    /// for asking it.
+    pub fn definitions(&self) -> HostPath {
+        HostPath::new(self.directory())
     }
 
     /// Where it has a link to the definition of a guest that it starts by itself: a link, or for another libvirt than
@@ -136,6 +161,12 @@ impl Connection {
         let connection = Connection::parse(&decode(encoded)?).ok()?;
         // One name for one libvirt.
         (connection.definition(name) == *path && !connection.is_system()).then_some((connection, name))
+    }
+
+    /// The libvirt that a path stands for asking for all its definitions; `None` for any other path.
+    pub fn of_definitions(path: &HostPath) -> Option<Connection> {
+        let (connection, _) = Connection::of_definition(&path.join("-.xml"))?;
+        (!connection.is_system()).then_some(connection)
     }
 
     /// The libvirt and the guest whose start a path is about; `None` for any other path.
@@ -179,8 +210,9 @@ mod tests {
             "qemu:///system",
             "qemu:///session",
             "qemu+unix:///system?socket=/run/other/libvirt-sock",
-            "qemu+ssh://root@host.example:2222/system?keyfile=/root/.ssh/id",
-            "qemu+tls://[2001%3Adb8::1]/system",
+            "qemu+ssh://root@localhost:2222/system?keyfile=/root/.ssh/id",
+            "qemu+tcp://127.0.0.1/system",
+            "qemu+tls://[::1]:16514/system",
             "qemu:///embed?root=/srv/embed",
         ] {
             assert_eq!(Connection::parse(uri).map(|c| c.0), Ok(uri.to_owned()));
@@ -193,8 +225,11 @@ mod tests {
             ("test:///default", "expected a URI"),
             ("qemu://host", "expected a URI"),
             ("qemu+ext:///system?command=/bin/sh", "transport `ext`"),
-            ("qemu+ssh://host/system?command=/tmp/x", "parameter `command`"),
-            ("qemu+ssh://host/system?netcat=/tmp/x", "parameter `netcat`"),
+            ("qemu+ssh://localhost/system?command=/tmp/x", "parameter `command`"),
+            ("qemu+ssh://localhost/system?netcat=/tmp/x", "parameter `netcat`"),
+            ("qemu+ssh://root@host.example/system", "another machine's libvirt"),
+            ("qemu+tls://[2001%3Adb8::1]/system", "another machine's libvirt"),
+            ("qemu+tcp://localhost.example/system", "another machine's libvirt"),
             ("qemu+ssh://-oProxyCommand=x/system", "is no host"),
             ("qemu+ssh://a@-oProxyCommand=x/system", "is no host"),
             ("qemu:///system x", "no U+0020"),
@@ -214,7 +249,9 @@ mod tests {
         let other = Connection::parse("qemu+unix:///system?socket=/run/a/b").unwrap();
         let path = other.definition("rt0");
         assert_eq!(path.as_str(), "/.libvirt/qemu+unix%3a%2f%2f%2fsystem%3fsocket%3d%2frun%2fa%2fb/rt0.xml");
-        assert_eq!(Connection::of_definition(&path), Some((other, "rt0")));
+        assert_eq!(Connection::of_definition(&path), Some((other.clone(), "rt0")));
+        assert_eq!(Connection::of_definitions(&other.definitions()), Some(other));
+        assert_eq!(Connection::of_definitions(&system.definitions()), None);
         assert_eq!(Connection::of_definition(&system.definition("a.b")), Some((system, "a.b")));
         for path in [
             "/etc/libvirt/qemu/networks/default.xml",

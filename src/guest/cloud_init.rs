@@ -7,6 +7,7 @@ use crate::facts::Architecture;
 use crate::formats::{CpuSet, HostPath};
 use crate::profile::{Distribution, Kernel, Tuning};
 use roxmltree::Document;
+use saphyr_parser::{Event, ScalarStyle};
 use serde_json::{Value, json};
 
 /// The seed's texts of all guests, a directory for each.
@@ -37,6 +38,42 @@ pub struct Inside<'a> {
     pub kernel_arguments: &'a [String],
     /// The operator's own user-data, with its first line.
     pub own: Option<&'a str>,
+}
+
+/// Whether an operator's own user-data is what cloud-init takes: a script, or a `#cloud-config` of keys and values. One
+/// that is no YAML it would leave out, and say so in the guest alone.
+///
+/// # Errors
+/// What it is not, with the line.
+pub fn check_own(text: &str) -> Result<(), String> {
+    let first = text.lines().next().unwrap_or_default().trim_end();
+    if first.starts_with("#!") {
+        return Ok(());
+    }
+    if first != "#cloud-config" {
+        return Err("its first line is neither `#cloud-config` nor that of a script".into());
+    }
+    let mut is_open = false;
+    for event in saphyr_parser::Parser::new_from_str(text) {
+        let (event, place) = event.map_err(|error| {
+            let (line, column) = (error.marker().line(), error.marker().col() + 1);
+            format!("it is no YAML, line {line}, column {column}: {}", error.info())
+        })?;
+        let line = place.start.line();
+        match event {
+            Event::DocumentStart(_) => is_open = true,
+            Event::MappingStart(..) => is_open = false,
+            // Nothing but comments.
+            Event::Scalar(text, ScalarStyle::Plain, ..) if is_open && (text.is_empty() || text == "~") => {
+                is_open = false;
+            }
+            Event::Scalar(..) | Event::SequenceStart(..) | Event::Alias(_) if is_open => {
+                return Err(format!("line {line}: a `#cloud-config` is a mapping, `KEY: VALUE`"));
+            }
+            _ => {}
+        }
+    }
+    Ok(())
 }
 
 /// The texts of a guest's seed.
@@ -125,7 +162,15 @@ impl Inside<'_> {
                     Architecture::X86 => "linux-image-rt-amd64",
                     Architecture::Aarch64 => "linux-image-rt-arm64",
                 }),
-                Distribution::Rhel | Distribution::Suse => packages.push("kernel-rt"),
+                Distribution::Rhel => {
+                    packages.push("kernel-rt");
+                    // Its package leaves the default as it is (RHEL for Real Time, "Configuring kernel-rt as the
+                    // default boot kernel"); after an update there are several, of which the last is the newest.
+                    let choose =
+                        "grubby --set-default \"$(printf '%s\\n' /boot/vmlinuz-*rt* | sort -V | tail -n 1)\"";
+                    commands.push(json!(["sh", "-c", choose]));
+                }
+                Distribution::Suse => packages.push("kernel-rt"),
                 // Needs a machine that is attached: `ubuntu_pro` in the operator's own user-data.
                 Distribution::Ubuntu => {
                     commands.push(json!(["pro", "enable", "realtime-kernel", "--assume-yes"]));

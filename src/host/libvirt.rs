@@ -11,12 +11,27 @@ pub(super) const PATIENCE: &str = "90";
 /// The definition that a path stands for (see [`Connection::definition`]).
 pub(super) fn definition(path: &HostPath) -> Result<Rc<File>, ReadError> {
     let (connection, name) = Connection::of_definition(path).ok_or(ReadError::Absent)?;
-    let names = virsh(&connection, &["list", "--all", "--name"])?;
-    if !names.lines().any(|line| line == name) {
+    if !guests(&connection)?.iter().any(|guest| guest == name) {
         return Err(ReadError::Absent);
     }
     let xml = virsh(&connection, &["dumpxml", "--inactive", "--domain", name])?;
     Ok(Rc::new(File { bytes: xml.trim_end().to_owned().into_bytes(), mode: 0o600 }))
+}
+
+/// The names of the definitions that a directory stands for (see [`Connection::definitions`]).
+pub(super) fn definitions(path: &HostPath) -> Result<Rc<Vec<String>>, ReadError> {
+    let connection = Connection::of_definitions(path).ok_or(ReadError::Absent)?;
+    let mut files: Vec<String> = guests(&connection)?.iter().map(|name| format!("{name}.xml")).collect();
+    files.sort_unstable();
+    Ok(Rc::new(files))
+}
+
+/// The guests with a definition: one without is gone when it stops.
+fn guests(connection: &Connection) -> Result<Vec<String>, ReadError> {
+    let names = virsh(connection, &["list", "--all", "--persistent", "--name"])?;
+    // A name that is no file's cannot be one of a profile either.
+    let plain = |name: &&str| !name.is_empty() && !name.contains('/');
+    Ok(names.lines().filter(plain).map(str::to_owned).collect())
 }
 
 /// The link to the definition of a guest that its libvirt starts by itself (see [`Connection::autostart`]).

@@ -187,6 +187,9 @@ impl Read for Root {
     }
 
     fn list(&self, path: &HostPath) -> Result<Rc<Vec<String>>, ReadError> {
+        if self.live && Connection::is_asked(path) {
+            return libvirt::definitions(path);
+        }
         let fd = self
             .open(path.relative(), OFlag::O_RDONLY | OFlag::O_DIRECTORY, Mode::empty())
             .map_err(classify)?;

@@ -98,7 +98,8 @@ pub(super) fn place(
         requests.iter().partition(|request| request.nowhere(placement).is_none());
     found.extend(impossible.iter().filter_map(|request| request.nowhere(placement)));
     let taken = Taken::new(profile, facts, placement, found);
-    let (state, kept) = taken::keep(&possible, facts, placement, machine.without(&taken));
+    let (state, kept) =
+        taken::keep(&profile.host.libvirt, &possible, facts, placement, machine.without(&taken));
     let open: Vec<&Request> = possible
         .iter()
         .copied()

@@ -141,7 +141,6 @@ impl Attempt<'_, '_, '_> {
 
     /// What would make a guest fit beside `others`, each tried.
     fn remedies(&self, request: &Request, others: &[&Request]) -> Vec<String> {
-        let fits = |request: &Request| self.placed(request, others, self.state).is_some();
         let mut remedies: Vec<String> = self.movable(request, others).into_iter().collect();
         let nodes: Vec<u32> = super::guests::with_isolated(self.placement).map(|node| node.id).collect();
         if request.guest.numa_nodes.is_some() {
@@ -156,21 +155,54 @@ impl Attempt<'_, '_, '_> {
             if let Some(found) =
                 request.divides(count).then(|| self.placed(&spread, others, self.state)).flatten()
             {
-                let nodes: Vec<_> = found.cells.iter().map(|cell| cell.node.to_string()).collect();
-                remedies.push(format!("on several nodes, by `numa-nodes = [{}]`", nodes.join(", ")));
+                remedies.push(format!("on several nodes, by {}", found.key()));
                 break;
             }
         }
-        let least = if request.guest.os.value == Os::Linux { 2 } else { 1 };
-        let with_cores = |parts: u64| Request { cores: parts as usize * cells, ..request.clone() };
-        let with_pages = |parts: u64| Request { pages: parts * cells as u64, ..request.clone() };
-        let cores = most((request.cores / cells) as u64, |parts| fits(&with_cores(parts)));
-        let pages = most(request.pages / cells as u64, |parts| fits(&with_pages(parts)));
-        let vcpus = cores.map(|parts| parts as usize * cells * request.threads);
-        remedies.extend(vcpus.filter(|vcpus| *vcpus >= least).map(|vcpus| format!("with {vcpus} vCPUs")));
-        let memory = pages.map(|parts| Size(parts * cells as u64 * self.placement.page.0));
-        remedies.extend(memory.map(|memory| format!("with {memory} of memory")));
+        remedies.extend(self.smaller(request, others));
         remedies
+    }
+
+    /// How much smaller it would have to be on the nodes that it could be on now: in vCPUs or in memory, or else in both.
+    fn smaller(&self, request: &Request, others: &[&Request]) -> Vec<String> {
+        let cells = request.options.first().map_or(1, Vec::len);
+        let least = if request.guest.os.value == Os::Linux { 2 } else { 1 };
+        let (all_cores, all_pages) = ((request.cores / cells) as u64, request.pages / cells as u64);
+        let sized = |cores: u64, pages: u64| Request {
+            cores: cores as usize * cells,
+            pages: pages * cells as u64,
+            ..request.clone()
+        };
+        let vcpus = |cores: u64| cores as usize * cells * request.threads;
+        let fits = |cores, pages| self.placed(&sized(cores, pages), others, self.state).is_some();
+        let fewest = |cores: &u64| vcpus(*cores) >= least;
+        let cores = most(all_cores, |cores| fits(cores, all_pages)).filter(fewest);
+        let pages = most(all_pages, |pages| fits(all_cores, pages));
+        let mut sizes: Vec<(u64, u64)> = Vec::new();
+        sizes.extend(cores.map(|cores| (cores, all_pages)));
+        sizes.extend(pages.map(|pages| (all_cores, pages)));
+        if sizes.is_empty()
+            && let Some(cores) = most(all_cores, |cores| fits(cores, 1)).filter(fewest)
+        {
+            sizes.extend(most(all_pages, |pages| fits(cores, pages)).map(|pages| (cores, pages)));
+        }
+        let told = |(cores, pages): (u64, u64)| {
+            let request = sized(cores, pages);
+            let mut words = Vec::new();
+            if cores != all_cores {
+                words.push(format!("with {} vCPUs", vcpus(cores)));
+            }
+            if pages != all_pages {
+                words.push(format!("with {} of memory", Size(request.pages * self.placement.page.0)));
+            }
+            // One that fewer nodes can hold is put on fewer, unless it names them.
+            if request.all_options(self.facts, self.placement) != request.options {
+                let found = self.placed(&request, others, self.state);
+                words.extend(found.map(|found| format!("with {}", found.key())));
+            }
+            words.join(" and ")
+        };
+        sizes.into_iter().map(told).collect()
     }
 
     /// Whether it fits if one guest that keeps its place, or all of them, moved; and which and where to.
@@ -197,13 +229,7 @@ impl Attempt<'_, '_, '_> {
                 .iter()
                 .filter_map(|kept| {
                     let now = found.iter().find(|found| found.guest == kept.guest)?;
-                    let nodes = |found: &Found| found.cells.iter().map(|cell| cell.node).collect::<Vec<_>>();
-                    let to: Vec<String> = nodes(now).iter().map(u32::to_string).collect();
-                    let key = match to.as_slice() {
-                        [one] => format!("`numa-node = {one}`"),
-                        many => format!("`numa-nodes = [{}]`", many.join(", ")),
-                    };
-                    (nodes(now) != nodes(kept)).then(|| format!("{} moves by {key}", kept.guest))
+                    (now.nodes() != kept.nodes()).then(|| format!("{} moves by {}", kept.guest, now.key()))
                 })
                 .collect();
             (!moves.is_empty()).then(|| format!("if {}", moves.join(" and ")))

@@ -57,7 +57,7 @@ impl<'p> Request<'p> {
 
     /// The nodes that the profile names; else each node alone; else, for a guest that none of them could hold if it
     /// had nothing else to do, as few as hold it.
-    fn all_options(&self, facts: &Facts, placement: &Placement) -> Vec<Vec<u32>> {
+    pub(super) fn all_options(&self, facts: &Facts, placement: &Placement) -> Vec<Vec<u32>> {
         if let Some(nodes) = &self.guest.numa_nodes {
             return vec![nodes.value.clone()];
         }

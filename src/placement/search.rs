@@ -33,6 +33,22 @@ pub(super) struct Found<'f> {
     pub(super) cells: Vec<FoundCell<'f>>,
 }
 
+impl Found<'_> {
+    /// The host's nodes of its cells, in their order.
+    pub(super) fn nodes(&self) -> Vec<u32> {
+        self.cells.iter().map(|cell| cell.node).collect()
+    }
+
+    /// The line of a profile that puts it there.
+    pub(super) fn key(&self) -> String {
+        let nodes: Vec<String> = self.nodes().iter().map(u32::to_string).collect();
+        match nodes.as_slice() {
+            [one] => format!("`numa-node = {one}`"),
+            many => format!("`numa-nodes = [{}]`", many.join(", ")),
+        }
+    }
+}
+
 /// Its part on one node.
 #[derive(Clone)]
 pub(super) struct FoundCell<'f> {

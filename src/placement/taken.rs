@@ -7,7 +7,7 @@ use super::search::{Found, FoundCell, State};
 use super::{Placement, counted};
 use crate::facts::definitions::DefinedCell;
 use crate::facts::{Core, Definition, Facts};
-use crate::formats::{CpuSet, Size};
+use crate::formats::{Connection, CpuSet, Size};
 use crate::profile::{Diagnostic, Profile};
 use serde::Serialize;
 
@@ -43,14 +43,18 @@ impl Taken {
         placement: &Placement,
         found: &mut Vec<Diagnostic>,
     ) -> Taken {
-        let is_ours = |name: &str| profile.guests.iter().any(|guest| guest.name.value == name);
         // What is undefined has nothing any more, unless it runs on.
         let goes = |name: &str| {
             let runs = facts.guests.iter().any(|guest| guest.name == name);
             !runs && profile.absent.iter().any(|absent| absent.value == name)
         };
-        let others = facts.definitions.guests.iter();
-        let others = others.filter(|definition| !is_ours(&definition.name) && !goes(&definition.name));
+        // A guest of another libvirt is another one, whatever its name.
+        let is_ours = |definition: &&Definition| {
+            let name = &definition.name;
+            let planned = profile.guests.iter().any(|guest| guest.name.value == *name);
+            definition.libvirt == profile.host.libvirt && (planned || goes(name))
+        };
+        let others = facts.definitions.guests.iter().filter(|definition| !is_ours(definition));
         let mut guests = Vec::new();
         for definition in others {
             let pinned = definition.cpus();
@@ -124,6 +128,7 @@ impl<'f> State<'f> {
 /// The guests that keep the place they have, and what is free beside them. Where definitions contradict each other
 /// the first by name keeps its place.
 pub(super) fn keep<'f>(
+    libvirt: &Connection,
     requests: &[&Request],
     facts: &'f Facts,
     placement: &Placement,
@@ -133,7 +138,7 @@ pub(super) fn keep<'f>(
     order.sort_by_key(|request| &request.guest.name.value);
     let mut kept = Vec::new();
     for request in order {
-        let definition = facts.definitions.get(&request.guest.name.value);
+        let definition = facts.definitions.get(libvirt, &request.guest.name.value);
         let place = definition.and_then(|definition| place_of(request, definition, facts, placement));
         if let Some(place) = place.filter(|place| is_free(place, &state)) {
             state = state.beside(&place);

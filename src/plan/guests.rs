@@ -134,7 +134,7 @@ const MOST_USER_DATA: usize = 64 << 10;
 /// The operator's own user-data of each guest.
 ///
 /// # Errors
-/// A file that cannot be read, that others can change, or that is neither a `#cloud-config` nor a script.
+/// A file that cannot be read, that others can change, or that cloud-init would not take.
 pub(super) fn user_data(host: &dyn Read, profile: &Profile) -> Result<Vec<Option<String>>, Vec<Diagnostic>> {
     let mut found = Vec::new();
     let mut one = |path: &Spanned<String>| {
@@ -162,11 +162,7 @@ fn read_user_data(host: &dyn Read, path: &str) -> Result<String, String> {
         return Err(format!("it has {} bytes; the limit is {MOST_USER_DATA}", file.bytes.len()));
     }
     let text = String::from_utf8(file.bytes.clone()).map_err(|_| "it is not UTF-8".to_owned())?;
-    let first = text.lines().next().unwrap_or_default().trim_end();
-    match first == "#cloud-config" || first.starts_with("#!") {
-        true => Ok(text),
-        false => Err("its first line is neither `#cloud-config` nor that of a script".into()),
-    }
+    guest::cloud_init::check_own(&text).map(|()| text)
 }
 
 /// What makes each disk that has a base image and is not there, by its path.

@@ -368,7 +368,9 @@ pub const KEYS: &[Key] = &[
         "kernel",
         Kind::Choice(Kernel::NAMES),
         Presence::Default("real-time"),
-        "\"real-time\" installs the distribution's real-time kernel, \"keep\" leaves the one of the image.",
+        "\"real-time\" installs the distribution's real-time kernel, \"keep\" leaves the one of the image. Ubuntu has it for \
+         machines that are attached to Pro; on SUSE the kernel that sorts last is booted, so choose it there with \
+         grub2-set-default.",
     ),
     key(
         "guest.cloud-init",

@@ -130,6 +130,33 @@ fn definitions_are_read_from_another_libvirt() {
     assert!(!host.try_virsh(&["dominfo", "there"], "").status.success());
 }
 
+/// Guests of another libvirt have what they have, and where it is the system's by another name they have it once.
+#[test]
+fn guests_of_another_libvirt_keep_what_they_have() {
+    let host = Host::start();
+    let other = ["--connect", "qemu+unix:///system?socket=/run/libvirt/libvirt-sock"];
+    let full = |name: &str| {
+        profile(&format!("[[guest]]\nname = '{name}'\nvcpus = 6\nmemory = '2GiB'\nnuma-node = 1\n"))
+    };
+    tune(&host, &["apply", "PROFILE"], &full("first"), 0);
+    // The whole node is its own, also for whoever asks by the other name.
+    let dry = |connect: &[&str], status| {
+        tune(&host, &[&["apply", "--dry-run"], connect, &["PROFILE"]].concat(), &full("second"), status)
+    };
+    for connect in [&[][..], &other] {
+        let said = dry(connect, 2);
+        assert!(said.contains("first (not of this profile) has 10-15"), "{said}");
+    }
+    assert!(
+        tune(&host, &["apply", other[0], other[1], "PROFILE"], &full("first"), 0).contains("Nothing to do")
+    );
+    // Only libvirt can tell of these: as far as files say there are none.
+    std::fs::remove_file(host.at("/etc/libvirt/qemu/first.xml")).unwrap();
+    dry(&[], 0);
+    let said = dry(&other, 2);
+    assert!(said.contains("first (not of this profile) has 10-15"), "{said}");
+}
+
 /// The seed is a disk of the guest, has what was planned in it, and goes with it.
 #[test]
 fn a_seed_is_made_and_attached() {

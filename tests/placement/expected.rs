@@ -316,6 +316,38 @@ fn a_node_without_housekeeping_cpus_lends_from_others_with_a_warning() {
 }
 
 #[test]
+fn what_emulators_need_of_a_node_is_warned_of() {
+    let said = |cpus: u32, kept: &str, guests: &[u32]| {
+        let guest = |(at, vcpus): (usize, &u32)| {
+            format!("[[guest]]\nname = 'g{at}'\nvcpus = {vcpus}\nmemory = '2GiB'\nnuma-node = 0\n")
+        };
+        let guests: String = guests.iter().enumerate().map(guest).collect();
+        let host =
+            format!("[host]\nhousekeeping-cpus-per-node = {cpus}\nhousekeeping-memory-per-node = '{kept}'\n");
+        let (_, warnings) = place(&parsed(&(host + &guests)).profile, &reference()).expect("they fit");
+        let told = warnings
+            .into_iter()
+            .map(|warning| format!("{}: {}", warning.message, warning.help.unwrap_or_default()));
+        told.collect::<Vec<_>>()
+    };
+    assert_eq!(said(1, "6GiB", &[6]), [""; 0]);
+    assert_eq!(
+        said(1, "6GiB", &[4, 3]),
+        [
+            "node 0 has 1 housekeeping CPU for the emulator and I/O threads of 7 vCPUs: 2 would be one for every 6 vCPUs"
+        ]
+    );
+    assert_eq!(said(2, "1GiB", &[2, 2]), [""; 0]);
+    assert_eq!(
+        said(2, "1GiB", &[2, 2, 2]),
+        [
+            "node 0 keeps 1.43 GiB, and the QEMU processes of its 3 guests may lock 1.50 GiB beside their memory: keep \
+          more memory for the system, or fewer guests on the node"
+        ]
+    );
+}
+
+#[test]
 fn requests_are_served_where_the_emulator_is() {
     let facts = recorded("sub-numa");
     let host = "[host]\nhousekeeping-cpus = \"0,8\"\nhousekeeping-memory-per-node = \"6GiB\"\n";

@@ -3,7 +3,7 @@
 use crate::machine::*;
 use rtkvm_tune::facts::definitions::DefinedCell;
 use rtkvm_tune::facts::{Definition, Facts};
-use rtkvm_tune::formats::Size;
+use rtkvm_tune::formats::{Connection, Size};
 use rtkvm_tune::placement::place;
 use rtkvm_tune::profile::render;
 use std::fmt::Write;
@@ -55,6 +55,8 @@ fn defined(mut facts: Facts, guests: &[(&str, &str, u64, u32)]) -> Facts {
     for (name, list, gib, node) in guests {
         facts.definitions.guests.push(Definition {
             name: name.to_string(),
+            uuid: None,
+            libvirt: Connection::default(),
             pins: cpus(list).iter().map(|cpu| [cpu].into_iter().collect()).collect(),
             cells: vec![DefinedCell { memory: Size(gib << 30), nodes: [*node].into_iter().collect() }],
             page: Some(Size::GIB),

@@ -5,7 +5,7 @@ use crate::properties::{Wish, machines, wishes, written};
 use proptest::prelude::*;
 use rtkvm_tune::facts::definitions::DefinedCell;
 use rtkvm_tune::facts::{Definition, Facts};
-use rtkvm_tune::formats::{CpuSet, Size};
+use rtkvm_tune::formats::{Connection, CpuSet, Size};
 use rtkvm_tune::placement::{GuestPlace, Placement, place};
 use rtkvm_tune::profile::{Guest, Profile};
 
@@ -68,21 +68,53 @@ fn fits(guests: &[&Guest], page: Size, empty: &[Node], free: &[Node]) -> bool {
     })
 }
 
-/// What the nodes with isolated CPUs have without any guest.
-fn nodes(host: &Placement, facts: &Facts) -> Vec<Node> {
+/// What the nodes with isolated CPUs have beside these guests: a core of which they have a thread is theirs.
+fn nodes(host: &Placement, facts: &Facts, others: &[Definition]) -> Vec<Node> {
     let with_cpus = host.nodes.iter().filter(|node| !node.isolated.is_empty());
+    let pinned = |cpu: u32| others.iter().any(|other| other.pins.iter().any(|pin| pin.contains(cpu)));
     with_cpus
         .map(|node| {
             let isolated = facts.cpus.cores.iter().filter(|core| core.cpus.is_subset(&node.isolated));
-            let both = isolated.clone().filter(|core| core.cpus.len() > 1).count();
-            Node { id: node.id, cores: isolated.count(), both, pages: node.pages.count }
+            let free = isolated.filter(|core| !core.cpus.iter().any(pinned));
+            let both = free.clone().filter(|core| core.cpus.len() > 1).count();
+            let bound = |cell: &&DefinedCell| !facts.numa.shown || cell.nodes.contains(node.id);
+            let cells = others.iter().flat_map(|other| &other.cells).filter(bound);
+            let taken: u64 = cells.map(|cell| cell.memory.0 / host.page.0).sum();
+            Node { id: node.id, cores: free.count(), both, pages: node.pages.count.saturating_sub(taken) }
         })
         .collect()
 }
 
+/// Guests that are not of the profile: the CPUs of each, as numbers among the machine's, its pages, its node.
+fn others() -> impl Strategy<Value = Vec<(Vec<u8>, u64, u8)>> {
+    let other = (prop::collection::vec(any::<u8>(), 0..=3), 0..=4u64, any::<u8>());
+    prop_oneof![1 => Just(Vec::new()), 1 => prop::collection::vec(other, 1..=2)]
+}
+
+/// What libvirt holds of them.
+fn definitions(others: &[(Vec<u8>, u64, u8)], host: &Placement, facts: &Facts) -> Vec<Definition> {
+    let online: Vec<u32> = facts.cpus.online.iter().collect();
+    let other = |(at, (pins, pages, node)): (usize, &(Vec<u8>, u64, u8))| {
+        let pin = |number: &u8| [online[usize::from(*number) % online.len()]].into_iter().collect();
+        let node = facts.numa.nodes[usize::from(*node) % facts.numa.nodes.len()].id;
+        Definition {
+            name: format!("other-{at}"),
+            uuid: None,
+            libvirt: Connection::default(),
+            pins: pins.iter().map(pin).collect(),
+            cells: vec![DefinedCell {
+                memory: Size(pages * host.page.0),
+                nodes: [node].into_iter().collect(),
+            }],
+            page: Some(host.page),
+        }
+    };
+    others.iter().enumerate().map(other).collect()
+}
+
 /// The placement of a machine without guests; `None` where the machine itself cannot be divided so, or has not the
 /// threads or nodes that a guest names.
-fn empty(profile: &Profile, facts: &Facts) -> Option<Placement> {
+pub(crate) fn empty(profile: &Profile, facts: &Facts) -> Option<Placement> {
     let most = facts.cpus.threads_per_core();
     let known = |guest: &Guest| {
         let named = guest.numa_nodes.as_ref().map(|nodes| nodes.value.as_slice()).unwrap_or_default();
@@ -93,7 +125,7 @@ fn empty(profile: &Profile, facts: &Facts) -> Option<Placement> {
 }
 
 /// What libvirt holds of a guest once its placement was applied.
-fn defined(place: &GuestPlace, page: Size) -> Definition {
+pub(crate) fn defined(place: &GuestPlace, page: Size) -> Definition {
     let one = |cpu: &u32| [*cpu].into_iter().collect::<CpuSet>();
     let cell = |cell: &rtkvm_tune::placement::CellPlace| DefinedCell {
         memory: Size(cell.pages * page.0),
@@ -101,6 +133,8 @@ fn defined(place: &GuestPlace, page: Size) -> Definition {
     };
     Definition {
         name: place.name.clone(),
+        uuid: None,
+        libvirt: Connection::default(),
         pins: place.cpus.iter().map(one).collect(),
         cells: place.cells.iter().map(cell).collect(),
         page: Some(page),
@@ -113,7 +147,7 @@ fn spot(place: &GuestPlace) -> (String, Vec<u32>, Vec<u32>) {
 }
 
 /// Machines with guests that may be larger than a node, most of which name none.
-fn crowded() -> impl Strategy<Value = (Facts, Wish)> {
+pub(crate) fn crowded() -> impl Strategy<Value = (Facts, Wish)> {
     let node = prop::option::weighted(0.1, any::<u8>());
     let vcpus = prop_oneof![6 => 1..=3u32, 1 => 4..=10u32];
     let guest = (vcpus, 1..=8u64, node, prop::bool::weighted(0.1));
@@ -125,15 +159,17 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(400))]
 
     #[test]
-    fn what_brute_force_finds_is_found((facts, wish) in crowded()) {
+    fn what_brute_force_finds_is_found((mut facts, wish) in crowded(), others in others()) {
         let parsed = written(&wish, &facts);
         let profile = &parsed.profile;
         let Some(host) = empty(profile, &facts) else { return Ok(()) };
-        let nodes = nodes(&host, &facts);
+        let others = definitions(&others, &host, &facts);
+        let (nodes, left) = (nodes(&host, &facts, &[]), nodes(&host, &facts, &others));
+        facts.definitions.guests = others;
         let mut guests: Vec<&Guest> = profile.guests.iter().collect();
         guests.sort_by_key(|guest| std::cmp::Reverse(guest.threads_per_core.value));
         let result = place(profile, &facts);
-        prop_assert_eq!(result.is_ok(), fits(&guests, host.page, &nodes, &nodes), "{:?}", result);
+        prop_assert_eq!(result.is_ok(), fits(&guests, host.page, &nodes, &left), "{:?}", result);
     }
 
     #[test]
