@@ -6,6 +6,7 @@ use super::style::Style;
 use super::{Outcome, load};
 use crate::engine;
 use crate::host::{self, Machine, print, print_error, wants_color};
+use crate::journal::APPLY_RUNTIME;
 use crate::plan::diff::patch;
 use crate::plan::text::printable;
 use crate::plan::{Item, Options, Plan, Scope};
@@ -27,7 +28,7 @@ pub(super) fn run(args: &ApplyArgs) -> Outcome {
     }
     let apply = Applying {
         verb: match scope {
-            Scope::Runtime => "apply --runtime",
+            Scope::Runtime => APPLY_RUNTIME,
             Scope::Trial(_) => "apply --trial",
             Scope::Everything => "apply",
         },
@@ -74,7 +75,12 @@ fn report(args: &ApplyArgs, machine: &Machine, done: &Carried, after: &Plan) -> 
             let open = after.settings_that("Still not in line", open);
             let summary = engine::summary(reports, before, after);
             let moved = engine::moved_back(reports, after).unwrap_or_default();
-            format!("{trial}{}{open}{moved}{}{summary}\n", change::lines(reports), after.by_hand())
+            let guests = match before.redefined() {
+                guests if guests.is_empty() => guests,
+                guests => guests + "\n",
+            };
+            let lines = change::lines(reports);
+            format!("{trial}{lines}{open}{moved}{}{guests}{summary}\n", after.by_hand())
         }
         (Format::Json, _) => {
             let mut document = load::json(after, &args.plan.name(), machine);

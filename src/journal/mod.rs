@@ -66,6 +66,9 @@ pub struct Stamp {
     pub boot_id: Option<String>,
 }
 
+/// The run that changes no file: only what a reboot forgets.
+pub const APPLY_RUNTIME: &str = "apply --runtime";
+
 /// What a run is: the head of its journal.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Run {
@@ -74,7 +77,7 @@ pub struct Run {
     /// When it began, and in which boot.
     #[serde(flatten)]
     pub began: Stamp,
-    /// `apply`, `apply --runtime` or `revert`.
+    /// `apply`, [`APPLY_RUNTIME`], `revert` or another that changes something.
     pub verb: String,
     /// The profile's name, where there is one.
     pub profile: Option<String>,
@@ -209,6 +212,13 @@ impl State {
         }
         let done = |path: &HostPath| finished.contains(path) && !undone.contains(&path);
         self.baseline.retain(|entry| !done(&entry.path) && !entry.is_nothing());
+    }
+
+    /// When files were last changed, or a moment after that where that is no longer remembered.
+    pub fn files_since(&self) -> Option<&Stamp> {
+        let changed = |record: &&Record| record.run.verb != APPLY_RUNTIME;
+        let record = self.history.iter().rev().find(changed).or(self.history.first());
+        record.map(|record| &record.run.began)
     }
 
     /// Remembers a run, once.

@@ -190,17 +190,17 @@ impl Attempt<'_, '_, '_> {
             let request = sized(cores, pages);
             let mut words = Vec::new();
             if cores != all_cores {
-                words.push(format!("with {} vCPUs", vcpus(cores)));
+                words.push(format!("{} vCPUs", vcpus(cores)));
             }
             if pages != all_pages {
-                words.push(format!("with {} of memory", Size(request.pages * self.placement.page.0)));
+                words.push(format!("{} of memory", Size(request.pages * self.placement.page.0)));
             }
             // One that fewer nodes can hold is put on fewer, unless it names them.
             if request.all_options(self.facts, self.placement) != request.options {
                 let found = self.placed(&request, others, self.state);
-                words.extend(found.map(|found| format!("with {}", found.key())));
+                words.extend(found.map(|found| found.key()));
             }
-            words.join(" and ")
+            format!("with {}", words.join(" and "))
         };
         sizes.into_iter().map(told).collect()
     }

@@ -308,18 +308,27 @@ fn no_longer_asked(
     Restored::plan(host, past.state.baseline.iter().filter(ours), how)
 }
 
-/// Arguments that a boot since did not bring: another boot does not bring them either.
+/// What a boot since did not bring: another boot does not bring it either.
 fn passed_by(items: &mut [Item], facts: &Facts, state: &journal::State) {
-    let Some(written) = &state.kernel_arguments else { return };
-    let (Some(then), Some(now)) = (&written.boot_id, &facts.kernel.boot_id) else { return };
-    for item in items
-        .iter_mut()
-        .filter(|item| then != now && item.is_argument && item.observed.state == State::RebootPending)
-    {
-        let time = &written.time;
-        item.observed.state = State::Differs(Some(format!(
-            "a boot since {time} did not bring it: another entry or another boot loader was used"
-        )));
+    let Some(now) = &facts.kernel.boot_id else { return };
+    let before = |stamp: &&journal::Stamp| stamp.boot_id.as_ref().is_some_and(|then| then != now);
+    let is_open = |item: &&Item| !matches!(item.observed.state, State::InLine | State::RebootPending);
+    let open: Vec<&'static str> = items.iter().filter(is_open).map(|item| item.knob).collect();
+    let arguments = state.kernel_arguments.as_ref().filter(before);
+    let files = state.files_since().filter(before);
+    for item in items.iter_mut().filter(|item| item.observed.state == State::RebootPending) {
+        let why = match (item.is_argument, arguments, files) {
+            (true, Some(written), _) => {
+                let time = &written.time;
+                format!("a boot since {time} did not bring it: another entry or another boot loader was used")
+            }
+            (false, _, Some(written)) if !open.contains(&item.knob) => format!(
+                "a boot since {} did not bring it: another file wins, or the initramfs has an older copy",
+                written.time
+            ),
+            _ => continue,
+        };
+        item.observed.state = State::Differs(Some(why));
     }
 }
 

@@ -1,7 +1,7 @@
 //! A plan for people.
 
 use super::table::{Row, legend, rows};
-use super::{Item, Plan};
+use super::{Item, Plan, guests};
 use crate::formats::{CpuSet, Size};
 use crate::knobs::{self, Disruption};
 use crate::placement::{GuestPlace, NodePlace};
@@ -37,6 +37,11 @@ impl Plan {
     pub fn notes_text(&self) -> String {
         section("Notes", self.notes.iter().cloned())
             + &section("In the way of apply", self.obstacles.iter().cloned())
+    }
+
+    /// The running guests that the steps give another definition or none; nothing if there are none.
+    pub fn redefined(&self) -> String {
+        printable(&section("Guests that run", guests::redefined(&self.facts, &self.steps).into_iter()))
     }
 
     /// The settings that `keep` keeps, under a title; nothing if there are none.

@@ -149,8 +149,8 @@ pub const KEYS: &[Key] = &[
         "libvirt-uri",
         Kind::Text,
         Presence::Default("qemu:///system"),
-        "The libvirt that the guests are defined in, a URI of its QEMU driver. Another than the system's is asked for \
-         its definitions, and cannot be had with a directory tree.",
+        "The libvirt of this machine that the guests are defined in, a URI of its QEMU driver. Another than the \
+         system's is asked for its definitions, and cannot be had with a directory tree.",
     ),
     key(
         "host",
@@ -261,7 +261,7 @@ pub const KEYS: &[Key] = &[
         "machine",
         Kind::Choice(MachineType::NAMES),
         Presence::Optional("\"q35\"; \"pc\" when `os` is \"other\"; on aarch64 always virt"),
-        "The machine that QEMU imitates.",
+        "The machine that QEMU imitates. What is rendered on aarch64 was tried against libvirt's schema only, so far.",
     ),
     key(
         "guest",

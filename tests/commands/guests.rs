@@ -116,7 +116,9 @@ fn what_waits_for_a_restart_is_named() {
     let plan = tree.tune(&["apply", "--dry-run", &profile]).expect(0).out;
     let told = "guest rt0 runs: its new definition takes effect at its next start (/domain/memory, /domain/currentMemory)";
     assert!(plan.contains(told), "{plan}");
-    tree.tune(&["apply", &profile]).expect(0);
+    let applied = tree.tune(&["apply", &profile]).expect(0).out;
+    assert!(applied.contains(&format!("\nGuests that run\n  {told}\n")), "{applied}");
+    assert!(!tree.tune(&["apply", &profile]).expect(0).out.contains("Guests that run"));
     let audit = tree.tune(&["verify", &profile]).expect(1).out;
     let told = "guest rt0 runs with an older definition until its next start (/domain/memory, /domain/currentMemory)";
     assert!(audit.contains(told), "{audit}");

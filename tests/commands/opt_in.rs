@@ -66,6 +66,32 @@ fn systemd_starts_everything_on_the_housekeeping_cpus() {
     assert_eq!(states(&tree, on, knob), [pair("in-line", "as planned"), pair("in-line", "0-1,8-9")]);
 }
 
+/// A boot after the apply that did not bring it: no other boot is asked for, and the reason is told.
+#[test]
+fn a_boot_without_the_new_affinity_is_told() {
+    let tree = Tree::reference();
+    let (knob, on) = ("services.cpu-affinity", "'services.cpu-affinity' = 'on'");
+    tree.write("proc/1/status", "Name:\tsystemd\nCpus_allowed_list:\t0-15\n");
+    let boot = "proc/sys/kernel/random/boot_id";
+    tree.write(boot, "first\n");
+    let profile = with_knobs(&tree, on);
+    tree.tune(&["apply", &profile]).expect(0);
+    assert_eq!(states(&tree, on, knob)[1], pair("reboot-pending", "0-1,8-9"));
+    tree.write(boot, "second\n");
+    tree.tune(&["apply", "--runtime", &profile]);
+    assert_eq!(states(&tree, on, knob)[1], pair("differs", "0-1,8-9"));
+    let audit = tree.tune(&["verify", &profile]).out;
+    assert!(
+        audit.contains("did not bring it: another file wins, or the initramfs has an older copy"),
+        "{audit}"
+    );
+    // A file that was changed since is for the next boot again.
+    tree.write("etc/systemd/system.conf.d/50-rtkvm-tune.conf", "");
+    assert_eq!(states(&tree, on, knob)[1], pair("reboot-pending", "0-1,8-9"));
+    tree.tune(&["apply", &profile]);
+    assert_eq!(states(&tree, on, knob)[1], pair("reboot-pending", "0-1,8-9"));
+}
+
 #[test]
 fn slices_are_confined_where_control_groups_can() {
     let tree = Tree::reference();

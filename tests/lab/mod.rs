@@ -11,6 +11,7 @@ mod guest;
 mod inside;
 mod knobs;
 mod live;
+mod opt_in;
 mod pages;
 mod power;
 mod revert;
@@ -73,6 +74,7 @@ pub(super) const TESTS: &[Job] = &[
 /// They run with `--all`, and by name.
 pub(super) const MORE: &[Job] = &[
     ("inside::a_guest_tunes_itself_by_its_seed", Work::Alone(inside::a_guest_tunes_itself_by_its_seed)),
+    ("opt_in::all_take_effect_after_a_boot", Work::Alone(opt_in::all_take_effect_after_a_boot)),
     ("trial::confirms_itself", Work::Alone(trial::confirms_itself)),
     (
         "trial::leaves_the_default_after_a_failed_audit",

@@ -71,7 +71,7 @@ fn with_devices(mut facts: Facts) -> Facts {
     facts
 }
 
-fn cases() -> Vec<(&'static str, String, Facts)> {
+pub(crate) fn cases() -> Vec<(&'static str, String, Facts)> {
     let mut used = reference();
     used.numa.nodes[1].pools[1].pages = 30;
     used.numa.nodes[1].pools[1].free = Some(3);
@@ -191,6 +191,11 @@ fn cases() -> Vec<(&'static str, String, Facts)> {
         (
             "nodes that have enough together, and not each",
             guests(&[("a", 2, 8, "numa-node = 0"), ("b", 10, 20, "numa-nodes = [0, 1]")]),
+            reference(),
+        ),
+        (
+            "a smaller one would be put on fewer nodes",
+            guests(&[four("a", "numa-node = 0"), four("b", "numa-node = 1"), ("c", 8, 4, "")]),
             reference(),
         ),
         ("guest larger than the machine", guests(&[("rt0", 16, 16, "")]), reference()),

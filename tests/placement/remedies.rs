@@ -1,6 +1,8 @@
 //! What a refusal says would help does help: each remedy is followed, and the profile that comes of it fits.
 
+use crate::machine::parsed;
 use crate::properties::written;
+use crate::refusals::cases;
 use crate::together::{crowded, defined, empty};
 use proptest::prelude::*;
 use rtkvm_tune::facts::Facts;
@@ -31,17 +33,17 @@ fn followed(profile: &Profile, refused: &str, remedy: &str) -> Profile {
     let move_to = |guest: &mut Guest, nodes: Vec<u32>| {
         guest.numa_nodes = Some(Spanned { value: nodes, span: guest.name.span.clone() });
     };
-    for part in remedy.strip_prefix("if ").unwrap_or(remedy).split(" and ") {
+    let remedy = remedy.strip_prefix("if ").or(remedy.strip_prefix("with ")).unwrap_or(remedy);
+    for part in remedy.split(" and ") {
         if let Some((name, key)) = part.split_once(" moves by ") {
             of(name, &|guest| move_to(guest, on(key)));
-        } else if let Some(key) = part.strip_prefix("on several nodes, by ").or(part.strip_prefix("with `")) {
+        } else if let Some(key) = part.strip_prefix("on several nodes, by ").or(part.strip_prefix("`")) {
             of(refused, &|guest| move_to(guest, on(key)));
         } else if let Some(node) = part.strip_prefix("on node ") {
             of(refused, &|guest| move_to(guest, vec![number(node)]));
-        } else if let Some(vcpus) = part.strip_prefix("with ").and_then(|part| part.strip_suffix(" vCPUs")) {
+        } else if let Some(vcpus) = part.strip_suffix(" vCPUs") {
             of(refused, &|guest| guest.vcpus.value = number(vcpus));
-        } else if let Some(size) = part.strip_prefix("with ").and_then(|part| part.strip_suffix(" of memory"))
-        {
+        } else if let Some(size) = part.strip_suffix(" of memory") {
             of(refused, &|guest| guest.memory.value = Size::parse(size).expect("a size"));
         } else {
             panic!("a remedy that nobody understands: {remedy}");
@@ -79,6 +81,23 @@ proptest! {
             prop_assert!(result.is_ok(), "{remedy}\n{errors:?}\n{:?}", result.err());
         }
     }
+}
+
+/// The same of every refusal whose words are written down.
+#[test]
+fn what_the_written_refusals_say_helps_does() {
+    let mut tried = 0;
+    for (title, profile, facts) in cases() {
+        let profile = parsed(&profile).profile;
+        let errors = place(&profile, &facts).expect_err(title);
+        let Some((refused, remedies)) = remedies(&errors) else { continue };
+        for remedy in remedies {
+            let result = place(&followed(&profile, refused, remedy), &facts);
+            assert!(result.is_ok(), "{title}: {remedy}: {:?}", result.err());
+            tried += 1;
+        }
+    }
+    assert!(tried > 20, "{tried}");
 }
 
 /// Each kind of remedy has to be common among random machines for the property to say something.

@@ -37,8 +37,19 @@ pub(crate) struct Host {
     memory: Option<PathBuf>,
 }
 
-/// The package of this tree: the first test that wants it makes it, and the others wait for it.
+/// The package of this tree: the first that wants it makes it, and the others wait for it.
 static PACKAGE: Mutex<Option<PathBuf>> = Mutex::new(None);
+
+/// The package of this tree, made once.
+pub(super) fn package() -> Result<PathBuf> {
+    let mut package = PACKAGE.lock().unwrap_or_else(PoisonError::into_inner);
+    let built = match package.take() {
+        Some(built) => built,
+        None => deb::build("lab")?,
+    };
+    *package = Some(built.clone());
+    Ok(built)
+}
 
 impl Host {
     /// A fresh Debian host with this topology, that booted through its own GRUB and has just come up. It boots once for
@@ -224,14 +235,7 @@ impl Host {
 
     /// Installs the package of this tree.
     pub(crate) fn put_program(&self) -> Result<()> {
-        let mut package = PACKAGE.lock().unwrap_or_else(PoisonError::into_inner);
-        let built = match package.take() {
-            Some(built) => built,
-            None => deb::build("lab")?,
-        };
-        *package = Some(built.clone());
-        drop(package);
-        self.put(&built, "/root/rtkvm-tune.deb")?;
+        self.put(&package()?, "/root/rtkvm-tune.deb")?;
         self.sh("dpkg --install /root/rtkvm-tune.deb").map(drop)
     }
 
@@ -300,7 +304,10 @@ impl Host {
 
 impl Drop for Host {
     fn drop(&mut self) {
-        self.say(&format!("QEMU had at most {} MiB", self.machine.peak()));
+        // One that was saved has ended, and tells no more.
+        if let peak @ 1.. = self.machine.peak() {
+            self.say(&format!("QEMU had at most {peak} MiB"));
+        }
         self.machine.kill();
         let _ = fs::remove_file(&self.disk);
     }

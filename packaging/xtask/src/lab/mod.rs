@@ -35,7 +35,7 @@ usage: cargo xtask lab VERB
   build             make the image of the hosts, if its recipe changed (as root)
   test [--jobs N] [--all] [FILTER]
                     run the tests of tests/lab whose names contain FILTER, N at once: 2 without it, which is the most.
-                    Without FILTER the most important ones, and the others with --all.
+                    Without FILTER those that `cargo xtask test` runs as well, and the others with --all.
                     LAB_CUTS and LAB_SEED in the environment say how often the power goes away during an apply, and
                     choose the moments: the seed of a run that failed gives the same ones again. Two tests of machines
                     with many CPUs, `topologies::dies` and `topologies::large`, run by their whole name only
@@ -98,6 +98,12 @@ pub(crate) fn run(args: &[String]) -> Result<()> {
         }
         _ => bail!("`{}` is no verb of the lab\n\n{USAGE}", words.join(" ")),
     }
+}
+
+/// Runs the tests whose names contain `filter`, if there are any, as many at once as there may be.
+pub(crate) fn test(filter: Option<&str>) -> Result<()> {
+    let filter = filter.unwrap_or_default();
+    if suite::has(filter) { suite::run(filter, false, memory::MACHINES) } else { Ok(()) }
 }
 
 /// The folder of the host that `start` leaves running.

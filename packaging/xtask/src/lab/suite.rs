@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow, bail};
 
-use super::{Host, image, memory, tests};
+use super::{Host, host, image, memory, tests};
 use crate::shell::{seconds, step};
 
 /// A test on a host that is shared: its name and what it does.
@@ -75,6 +75,11 @@ pub(super) fn command(mut args: &[&str]) -> Result<()> {
     }
 }
 
+/// Whether there is a test for `filter`.
+pub(super) fn has(filter: &str) -> bool {
+    !queue(filter, false).is_empty()
+}
+
 /// Runs the tests whose names contain `filter`, `jobs` at once, and prints how long each took.
 ///
 /// # Errors
@@ -90,7 +95,12 @@ pub(super) fn run(filter: &str, all: bool, jobs: usize) -> Result<()> {
         bail!("--jobs {jobs}: from 1 to {}", memory::MACHINES);
     }
     let start = Instant::now();
-    step("image", image::get)?;
+    // The image is the work of one processor, mostly.
+    thread::scope(|scope| {
+        let package = scope.spawn(|| step("package", host::package));
+        step("image", image::get)?;
+        package.join().map_err(|_| anyhow!("the package's thread panicked"))?
+    })?;
     let next = AtomicUsize::new(0);
     let outcomes = Mutex::new(Vec::new());
     // A thread for each job: QEMU ends with it.
