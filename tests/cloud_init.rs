@@ -150,6 +150,7 @@ fn own_user_data_that_is_none_is_refused() {
         "#cloud-config\n",
         "#cloud-config\n# nothing yet\n",
         "#cloud-config\n---\na: [b, &c {d: 'e'}]\nf: *c\ng: |\n  - x: [\n",
+        "#cloud-config\na: !!str 1\n...\n",
         "#cloud-config\r\na: b\r\n",
     ] {
         assert_eq!(check_own(good), Ok(()), "{good}");
@@ -162,6 +163,8 @@ fn own_user_data_that_is_none_is_refused() {
         ("#cloud-config\na: b\n c: d\n", "it is no YAML, line 3"),
         ("#cloud-config\na:\n\t- b\n", "it is no YAML, line 3"),
         ("#cloud-config\n\n- a\n", "line 3: a `#cloud-config` is a mapping"),
+        ("#cloud-config\na: b\n---\nc: d\n", "line 3: a second document"),
+        ("#cloud-config\na: !x b\n", "line 2: cloud-init knows no tag"),
         ("#cloud-config\nhostname\n", "line 2: a `#cloud-config` is a mapping"),
     ] {
         let error = check_own(bad).unwrap_err();

@@ -6,7 +6,6 @@ use super::style::Style;
 use super::{Outcome, load};
 use crate::engine;
 use crate::host::{self, Machine, print, print_error, wants_color};
-use crate::journal::APPLY_RUNTIME;
 use crate::plan::diff::patch;
 use crate::plan::text::printable;
 use crate::plan::{Item, Options, Plan, Scope};
@@ -28,7 +27,7 @@ pub(super) fn run(args: &ApplyArgs) -> Outcome {
     }
     let apply = Applying {
         verb: match scope {
-            Scope::Runtime => APPLY_RUNTIME,
+            Scope::Runtime => "apply --runtime",
             Scope::Trial(_) => "apply --trial",
             Scope::Everything => "apply",
         },
@@ -75,7 +74,8 @@ fn report(args: &ApplyArgs, machine: &Machine, done: &Carried, after: &Plan) -> 
             let open = after.settings_that("Still not in line", open);
             let summary = engine::summary(reports, before, after);
             let moved = engine::moved_back(reports, after).unwrap_or_default();
-            let guests = match before.redefined() {
+            let carried_out = before.steps.iter().zip(reports).filter(|(_, report)| !report.is_failure());
+            let guests = match before.redefined(carried_out.map(|(step, _)| step)) {
                 guests if guests.is_empty() => guests,
                 guests => guests + "\n",
             };

@@ -19,8 +19,7 @@ pub(super) fn run(args: &CaptureArgs) -> Outcome {
     for parsed in given.or_else(|| kept(&snapshot)).into_iter().chain(everything(&facts)) {
         // Whatever comes of it: what planning reads is then in the snapshot, and nothing else, for the
         // definitions of other guests may hold passwords.
-        let mut facts = facts.clone();
-        facts.definitions.ask(&snapshot, &parsed.profile.host.libvirt);
+        let facts = load::with_guests(facts.clone(), &snapshot, &parsed);
         for scope in [Scope::Everything, Scope::Trial(0)] {
             let _ = plan::make(&snapshot, facts.clone(), &parsed, scope, &Past::default());
         }

@@ -133,7 +133,7 @@ fn give_up(trial: &Trial, why: &str, root: &Root, writer: &Writer) -> Result<(),
 fn findings(machine: &Machine, trial: &Trial, root: &Root, writer: &Writer) -> Result<Vec<String>, String> {
     let parsed = &kept_profile(root)?;
     let snapshot = machine.snapshot()?;
-    let mut facts: Facts = load::facts(machine, &snapshot)?;
+    let mut facts: Facts = load::facts_for(machine, &snapshot, parsed)?;
     let kernel = plan::default_kernel(&snapshot);
     facts.boot.next = facts.kernel.command_line.iter().cloned().collect();
     let made = plan::make(&snapshot, facts, parsed, Scope::Everything, &Past::default());

@@ -35,9 +35,20 @@ pub(super) fn shown(diagnostics: &[Diagnostic], source: &Source) -> String {
     profile::render(diagnostics, source, wants_error_color())
 }
 
-/// What the machine is.
+/// What the machine is, for a profile.
+pub(super) fn facts_for(machine: &Machine, snapshot: &Snapshot, parsed: &Parsed) -> Result<Facts, String> {
+    Ok(with_guests(facts(machine, snapshot)?, snapshot, parsed))
+}
+
+/// What the machine is, whatever the profile.
 pub(super) fn facts(machine: &Machine, snapshot: &Snapshot) -> Result<Facts, String> {
     Facts::read(snapshot).map_err(|error| format!("{machine}: {error}"))
+}
+
+/// With the guests of the profile's libvirt.
+pub(super) fn with_guests(mut facts: Facts, snapshot: &Snapshot, parsed: &Parsed) -> Facts {
+    facts.definitions.ask(snapshot, &parsed.profile.host.libvirt);
+    facts
 }
 
 /// Divides or plans: `make` on the facts of a machine.
@@ -50,9 +61,7 @@ fn on_machine<T>(
     make: impl FnOnce(&Snapshot, Facts) -> Result<T, Vec<Diagnostic>>,
 ) -> Result<T, String> {
     let snapshot = machine.snapshot()?;
-    let mut facts = facts(machine, &snapshot)?;
-    facts.definitions.ask(&snapshot, &parsed.profile.host.libvirt);
-    let made = make(&snapshot, facts);
+    let made = make(&snapshot, facts_for(machine, &snapshot, parsed)?);
     // This happens once or twice in a process; to take down tens of thousands of files first is a tenth of its time.
     std::mem::forget(snapshot);
     made.map_err(|diagnostics| shown(&diagnostics, &parsed.source))

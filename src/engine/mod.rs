@@ -66,6 +66,9 @@ pub enum End {
     },
 }
 
+/// Where the files are that take effect at the next boot.
+const READ_AT_BOOT: [&str; 2] = ["/etc/systemd/", "/etc/modprobe.d/"];
+
 /// Carries a run out. What became of each step comes beside its end.
 ///
 /// # Errors
@@ -119,6 +122,10 @@ pub fn carry_out_all(
     });
     if generated {
         state.kernel_arguments = Some(work.run.began.clone());
+    }
+    let at_boot = |path: &HostPath| READ_AT_BOOT.iter().any(|dir| path.as_str().starts_with(dir));
+    if work.steps.iter().any(|step| step.path().is_some_and(at_boot) && did(step)) {
+        state.files = Some(work.run.began.clone());
     }
     state.remember(Record { run: work.run, outcome: Ending::Done, steps: reports.len(), failed });
     if let Err(why) = writer.store(STATE, &state.text()) {

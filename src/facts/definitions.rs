@@ -15,6 +15,9 @@ pub struct Definitions {
     pub guests: Vec<Definition>,
     /// What cannot be read, and why: its CPUs and pages are not known.
     pub unread: Vec<String>,
+    /// Whether the libvirt of the profile, another than the system's, did not answer.
+    #[serde(skip)]
+    pub silent: bool,
 }
 
 /// What one definition takes.
@@ -57,7 +60,13 @@ impl Definitions {
     pub fn ask(&mut self, host: &dyn Read, libvirt: &Connection) {
         if !libvirt.is_system() {
             self.add(host, libvirt);
+            self.silent = host.list(&libvirt.definitions()) == Err(ReadError::NoAnswer);
         }
+    }
+
+    /// Whether a definition is one of this libvirt's. While that does not answer it may be the system's by another URI.
+    pub fn is_of(&self, libvirt: &Connection, definition: &Definition) -> bool {
+        definition.libvirt == *libvirt || self.silent && definition.libvirt.is_system()
     }
 
     fn add(&mut self, host: &dyn Read, libvirt: &Connection) {
@@ -71,7 +80,7 @@ impl Definitions {
             let path = dir.join(name);
             match host.extract(&path, essence).map(|file| Definition::parse(libvirt, &file.text())) {
                 Ok(Ok(definition)) => {
-                    self.guests.retain(|known| known.uuid.is_none() || known.uuid != definition.uuid);
+                    self.guests.retain(|known| !known.is_same(&definition));
                     self.guests.push(definition);
                 }
                 Ok(Err(why)) => self.unread.push(format!("{path}: {why}")),
@@ -84,7 +93,7 @@ impl Definitions {
 
     /// The definition of a guest of a libvirt.
     pub fn get(&self, libvirt: &Connection, name: &str) -> Option<&Definition> {
-        self.guests.iter().find(|definition| definition.name == name && definition.libvirt == *libvirt)
+        self.guests.iter().find(|definition| definition.name == name && self.is_of(libvirt, definition))
     }
 }
 
@@ -123,6 +132,11 @@ impl Definition {
         let page = page.and_then(|page| amount(page, page.attribute("size")?));
         let uuid = text(&["uuid"]).map(str::to_owned);
         Ok(Definition { name, uuid, libvirt: libvirt.clone(), pins, cells: cells(domain), page })
+    }
+
+    /// Whether it is the same guest, told by another URI.
+    fn is_same(&self, other: &Definition) -> bool {
+        self.uuid.is_some() && self.uuid == other.uuid && self.name == other.name
     }
 
     /// All CPUs that its vCPUs are pinned to.

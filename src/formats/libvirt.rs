@@ -75,13 +75,21 @@ impl Connection {
             ));
         }
         let (host, path) = rest.split_once('/').ok_or_else(wrong)?;
-        // ssh would take a name that begins with a dash for an option.
-        if host.split('@').any(|part| part.starts_with('-')) || host.matches('@').count() > 1 {
+        // libvirt ends the host at other characters too, and ssh would take a name that begins with a dash for an option.
+        let (user, name) = host.split_once('@').unwrap_or(("", host));
+        let of_user = |c: char| c.is_ascii_alphanumeric() || "._-".contains(c);
+        let of_host = |c: char| c.is_ascii_alphanumeric() || "._-:[]%".contains(c);
+        if [user, name].iter().any(|part| part.starts_with('-'))
+            || !user.chars().all(of_user)
+            || !name.chars().all(of_host)
+        {
             return Err(format!("`{host}` is no host"));
         }
-        let name = host.rsplit('@').next().unwrap_or_default();
-        let is = |local: &str| {
-            name.strip_prefix(local).is_some_and(|port| port.is_empty() || port.starts_with(':'))
+        let is_port = |port: &str| port.chars().all(|c| c.is_ascii_digit());
+        let is = |local: &str| match name.strip_prefix(local) {
+            Some("") => true,
+            Some(rest) => rest.strip_prefix(':').is_some_and(is_port),
+            None => false,
         };
         if !HERE.into_iter().any(is) {
             return Err(format!(
@@ -230,6 +238,13 @@ mod tests {
             ("qemu+ssh://root@host.example/system", "another machine's libvirt"),
             ("qemu+tls://[2001%3Adb8::1]/system", "another machine's libvirt"),
             ("qemu+tcp://localhost.example/system", "another machine's libvirt"),
+            // Where libvirt ends the host, and reads the rest as parameters or as another host.
+            ("qemu+ssh://localhost:22?command=/tmp/x", "is no host"),
+            ("qemu+ssh://localhost?netcat=/tmp/x", "is no host"),
+            ("qemu+ssh://host.example?@localhost/system", "is no host"),
+            ("qemu+ssh://a@b@localhost/system", "is no host"),
+            ("qemu+ssh://localhost:22x/system", "another machine's libvirt"),
+            ("qemu+ssh://localhost1/system", "another machine's libvirt"),
             ("qemu+ssh://-oProxyCommand=x/system", "is no host"),
             ("qemu+ssh://a@-oProxyCommand=x/system", "is no host"),
             ("qemu:///system x", "no U+0020"),

@@ -53,15 +53,27 @@ pub fn check_own(text: &str) -> Result<(), String> {
     if first != "#cloud-config" {
         return Err("its first line is neither `#cloud-config` nor that of a script".into());
     }
-    let mut is_open = false;
+    let (mut is_open, mut documents) = (false, 0);
     for event in saphyr_parser::Parser::new_from_str(text) {
         let (event, place) = event.map_err(|error| {
             let (line, column) = (error.marker().line(), error.marker().col() + 1);
             format!("it is no YAML, line {line}, column {column}: {}", error.info())
         })?;
         let line = place.start.line();
+        let tag = match &event {
+            Event::Scalar(.., tag) | Event::SequenceStart(_, tag) | Event::MappingStart(_, tag) => {
+                tag.as_ref()
+            }
+            _ => None,
+        };
+        if let Some(tag) = tag.filter(|tag| !tag.is_yaml_core_schema()) {
+            return Err(format!("line {line}: cloud-init knows no tag `{tag}`"));
+        }
         match event {
-            Event::DocumentStart(_) => is_open = true,
+            Event::DocumentStart(_) if documents > 0 => {
+                return Err(format!("line {line}: a second document begins, and cloud-init takes one"));
+            }
+            Event::DocumentStart(_) => (is_open, documents) = (true, 1),
             Event::MappingStart(..) => is_open = false,
             // Nothing but comments.
             Event::Scalar(text, ScalarStyle::Plain, ..) if is_open && (text.is_empty() || text == "~") => {
@@ -166,8 +178,7 @@ impl Inside<'_> {
                     packages.push("kernel-rt");
                     // Its package leaves the default as it is (RHEL for Real Time, "Configuring kernel-rt as the
                     // default boot kernel"); after an update there are several, of which the last is the newest.
-                    let choose =
-                        "grubby --set-default \"$(printf '%s\\n' /boot/vmlinuz-*rt* | sort -V | tail -n 1)\"";
+                    let choose = "grubby --set-default \"$(printf '%s\\n' /boot/vmlinuz-*rt* | grep -v debug | sort -V | tail -n 1)\"";
                     commands.push(json!(["sh", "-c", choose]));
                 }
                 Distribution::Suse => packages.push("kernel-rt"),

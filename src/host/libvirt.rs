@@ -11,10 +11,14 @@ pub(super) const PATIENCE: &str = "90";
 /// The definition that a path stands for (see [`Connection::definition`]).
 pub(super) fn definition(path: &HostPath) -> Result<Rc<File>, ReadError> {
     let (connection, name) = Connection::of_definition(path).ok_or(ReadError::Absent)?;
-    if !guests(&connection)?.iter().any(|guest| guest == name) {
-        return Err(ReadError::Absent);
-    }
-    let xml = virsh(&connection, &["dumpxml", "--inactive", "--domain", name])?;
+    let xml = match virsh(&connection, &["dumpxml", "--inactive", "--domain", name]) {
+        Ok(xml) => xml,
+        // It says the same of a guest that is not there and of no answer.
+        Err(error) => match guests(&connection)?.iter().any(|guest| guest == name) {
+            true => return Err(error),
+            false => return Err(ReadError::Absent),
+        },
+    };
     Ok(Rc::new(File { bytes: xml.trim_end().to_owned().into_bytes(), mode: 0o600 }))
 }
 

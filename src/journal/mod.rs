@@ -29,6 +29,9 @@ pub struct State {
     pub applied: Option<Applied>,
     /// When update-grub last gave the boot entries our arguments.
     pub kernel_arguments: Option<Stamp>,
+    /// When a file that takes effect at the next boot was last changed; `None` where no run since this is kept did.
+    #[serde(default)]
+    pub files: Option<Stamp>,
     /// The last runs that had something to do, the newest last.
     pub history: Vec<Record>,
 }
@@ -41,6 +44,7 @@ impl Default for State {
             baseline: Vec::new(),
             applied: None,
             kernel_arguments: None,
+            files: None,
             history: Vec::new(),
         }
     }
@@ -66,9 +70,6 @@ pub struct Stamp {
     pub boot_id: Option<String>,
 }
 
-/// The run that changes no file: only what a reboot forgets.
-pub const APPLY_RUNTIME: &str = "apply --runtime";
-
 /// What a run is: the head of its journal.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Run {
@@ -77,7 +78,7 @@ pub struct Run {
     /// When it began, and in which boot.
     #[serde(flatten)]
     pub began: Stamp,
-    /// `apply`, [`APPLY_RUNTIME`], `revert` or another that changes something.
+    /// `apply`, `apply --runtime` or `revert`.
     pub verb: String,
     /// The profile's name, where there is one.
     pub profile: Option<String>,
@@ -212,13 +213,6 @@ impl State {
         }
         let done = |path: &HostPath| finished.contains(path) && !undone.contains(&path);
         self.baseline.retain(|entry| !done(&entry.path) && !entry.is_nothing());
-    }
-
-    /// When files were last changed, or a moment after that where that is no longer remembered.
-    pub fn files_since(&self) -> Option<&Stamp> {
-        let changed = |record: &&Record| record.run.verb != APPLY_RUNTIME;
-        let record = self.history.iter().rev().find(changed).or(self.history.first());
-        record.map(|record| &record.run.began)
     }
 
     /// Remembers a run, once.

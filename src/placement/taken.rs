@@ -52,7 +52,7 @@ impl Taken {
         let is_ours = |definition: &&Definition| {
             let name = &definition.name;
             let planned = profile.guests.iter().any(|guest| guest.name.value == *name);
-            definition.libvirt == profile.host.libvirt && (planned || goes(name))
+            facts.definitions.is_of(&profile.host.libvirt, definition) && (planned || goes(name))
         };
         let others = facts.definitions.guests.iter().filter(|definition| !is_ours(definition));
         let mut guests = Vec::new();

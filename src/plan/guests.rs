@@ -88,7 +88,7 @@ pub(super) fn left(host: &dyn Read, profile: &Profile, past: &Past) -> Vec<Strin
 }
 
 /// Guests that run with another definition than they get, and what waits for their restart.
-pub(super) fn redefined(facts: &Facts, steps: &[Step]) -> Vec<String> {
+pub(super) fn redefined<'s>(facts: &Facts, steps: impl Iterator<Item = &'s Step>) -> Vec<String> {
     let running = |name: &str| facts.guests.iter().any(|guest| guest.name == name);
     let one = |step: &Step| match step {
         Step::Domain { name, before: Some(before), after: Some(after), .. } if running(name) => {
@@ -100,7 +100,7 @@ pub(super) fn redefined(facts: &Facts, steps: &[Step]) -> Vec<String> {
         }
         _ => None,
     };
-    steps.iter().filter_map(one).collect()
+    steps.filter_map(one).collect()
 }
 
 /// Guests that run, and that were given another definition since they were started.

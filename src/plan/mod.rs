@@ -249,7 +249,7 @@ pub fn make(
     }
     notes.extend(notes::kept_pages(&left_alone, &placement, &facts));
     notes.extend(warned);
-    notes.extend(guests::redefined(&facts, &steps));
+    notes.extend(guests::redefined(&facts, steps.iter()));
     notes.extend(guests::waiting(host, &facts, &asked, &items));
     notes.extend(guests::left(host, profile, &past.state));
     notes.extend(in_use::services(&facts, &placement, &asked));
@@ -312,10 +312,10 @@ fn no_longer_asked(
 fn passed_by(items: &mut [Item], facts: &Facts, state: &journal::State) {
     let Some(now) = &facts.kernel.boot_id else { return };
     let before = |stamp: &&journal::Stamp| stamp.boot_id.as_ref().is_some_and(|then| then != now);
-    let is_open = |item: &&Item| !matches!(item.observed.state, State::InLine | State::RebootPending);
+    let is_open = |item: &&Item| matches!(item.observed.state, State::Missing | State::Differs(_));
     let open: Vec<&'static str> = items.iter().filter(is_open).map(|item| item.knob).collect();
     let arguments = state.kernel_arguments.as_ref().filter(before);
-    let files = state.files_since().filter(before);
+    let files = state.files.as_ref().filter(before);
     for item in items.iter_mut().filter(|item| item.observed.state == State::RebootPending) {
         let why = match (item.is_argument, arguments, files) {
             (true, Some(written), _) => {
@@ -418,6 +418,8 @@ fn steps(
     let changing = asked.iter().zip(items).filter(|(_, item)| open(item)).map(|(asked, _)| asked);
     for asked in changing.filter(|asked| guests::may_change(host, asked)) {
         match &asked.setting.resource {
+            // Cannot be written while the kernel runs.
+            Resource::Attribute(attribute) if attribute.until_boot => {}
             Resource::Attribute(attribute) => {
                 let path = attribute.path.clone();
                 let before = attribute.read(host).unwrap_or_default();

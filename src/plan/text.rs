@@ -1,7 +1,7 @@
 //! A plan for people.
 
 use super::table::{Row, legend, rows};
-use super::{Item, Plan, guests};
+use super::{Item, Plan, Step, guests};
 use crate::formats::{CpuSet, Size};
 use crate::knobs::{self, Disruption};
 use crate::placement::{GuestPlace, NodePlace};
@@ -39,9 +39,9 @@ impl Plan {
             + &section("In the way of apply", self.obstacles.iter().cloned())
     }
 
-    /// The running guests that the steps give another definition or none; nothing if there are none.
-    pub fn redefined(&self) -> String {
-        printable(&section("Guests that run", guests::redefined(&self.facts, &self.steps).into_iter()))
+    /// The running guests that these steps give another definition or none; nothing if there are none.
+    pub fn redefined<'s>(&self, steps: impl Iterator<Item = &'s Step>) -> String {
+        printable(&section("Guests that run", guests::redefined(&self.facts, steps).into_iter()))
     }
 
     /// The settings that `keep` keeps, under a title; nothing if there are none.

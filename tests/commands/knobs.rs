@@ -220,8 +220,17 @@ fn options_of_kvm_follow_how_it_is_there() {
         [pair("missing", "as planned"), pair("reboot-pending", "0")]
     );
     assert!(states(&tree, "", "kvm.pause-filter").is_empty(), "the other vendor's module is there");
+    let boot = "proc/sys/kernel/random/boot_id";
+    tree.write(boot, "first\n");
     tree.tune(&["apply", REFERENCE]).expect(0);
     assert!(tree.read("etc/modprobe.d/rtkvm-tune-ple-gap.conf").ends_with("\noptions kvm_intel ple_gap=0\n"));
+    assert_eq!(tree.read(gap), "128\n");
+    // A boot that did not bring it: nothing writes what the kernel lets nobody write.
+    tree.write(boot, "second\n");
+    assert_eq!(states(&tree, "", "kvm.ple-gap"), [pair("in-line", "as planned"), pair("differs", "0")]);
+    assert!(!tree.tune(&["apply", "--dry-run", REFERENCE]).out.contains("+++ b/sys/module/kvm_intel"));
+    tree.tune(&["apply", REFERENCE]).expect(0);
+    assert!(tree.tune(&["verify", REFERENCE]).expect(1).out.contains("did not bring it"));
     assert_eq!(tree.read(gap), "128\n");
 
     std::fs::remove_file(tree.at("sys/module/kvm_intel/initstate")).expect("written above");

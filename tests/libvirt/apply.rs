@@ -150,6 +150,11 @@ fn guests_of_another_libvirt_keep_what_they_have() {
     assert!(
         tune(&host, &["apply", other[0], other[1], "PROFILE"], &full("first"), 0).contains("Nothing to do")
     );
+    // While it does not answer the system's files may be its own: the guest is no other, and the host is planned.
+    let dead =
+        ["apply", "--dry-run", "--connect", "qemu+unix:///system?socket=/run/no-such-socket", "PROFILE"];
+    let said = tune(&host, &dead, &full("first"), 0);
+    assert!(said.contains("are not known: ") && !said.contains("not of this profile"), "{said}");
     // Only libvirt can tell of these: as far as files say there are none.
     std::fs::remove_file(host.at("/etc/libvirt/qemu/first.xml")).unwrap();
     dry(&[], 0);
