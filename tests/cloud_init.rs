@@ -7,7 +7,8 @@ use proptest::prelude::*;
 use rtkvm_tune::facts::Architecture;
 use rtkvm_tune::formats::CpuSet;
 use rtkvm_tune::guest::cloud_init::{Inside, check_own};
-use rtkvm_tune::profile::{Choice, Distribution, Kernel, Tuning};
+use rtkvm_tune::profile::keys::{KEYS, Kind};
+use rtkvm_tune::profile::{Choice, Distribution, Kernel, Tuning, parse};
 use serde_json::Value;
 
 const KEY: &str = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIJ4y9bYxkYqz0000000000000000000000000000 me";
@@ -189,6 +190,58 @@ fn the_first_vcpu_is_never_isolated() {
     }
     let rt = set("0");
     assert!(!inside(&rt, &[], &[]).user_data().contains("isolcpus"));
+}
+
+/// The strings of a profile that reach a seed.
+#[test]
+fn every_string_of_a_seed_is_tried() {
+    let strings = KEYS.iter().filter(|key| key.section == "guest.cloud-init");
+    let strings = strings.filter(|key| matches!(key.kind, Kind::Text | Kind::TextList)).map(|key| key.name);
+    // The last is the path of a file, which is read and reaches nothing.
+    let tried = ["ssh-keys", "guest-arguments", "instance-id", "user-data"];
+    let missing: Vec<_> = strings.filter(|key| !tried.contains(key)).collect();
+    assert_eq!(missing, [""; 0], "add these to the strings below");
+}
+
+/// The guest's kernel arguments as the guest's own shell has them after the file of its GRUB; `None` if the profile is
+/// refused.
+fn in_the_guest(argument: &str) -> Option<String> {
+    let profile = format!(
+        "[host]\nhousekeeping-cpus-per-node = 2\nhousekeeping-memory-per-node = '6GiB'\n[[guest]]\nname = 'a'\n\
+         vcpus = 2\nmemory = '1GiB'\n[guest.cloud-init]\ndistribution = 'debian'\nguest-arguments = [{}]\n",
+        Value::from(argument)
+    );
+    let parsed = parse("p.toml", profile.as_bytes()).ok()?;
+    let arguments = parsed.profile.guests[0].cloud_init.as_ref()?.kernel_arguments.clone();
+    let (rt, arguments) =
+        (set("0"), arguments.into_iter().map(|argument| argument.value).collect::<Vec<_>>());
+    let text = inside(&rt, &[], &arguments).user_data();
+    let [config] = &by_yaml(&[text])[..] else { panic!() };
+    let files = config["write_files"].as_array().unwrap();
+    let file = files.iter().find(|file| file["path"].as_str().unwrap().contains("grub.d")).expect("it");
+    let script = format!("{}printf %s \"$GRUB_CMDLINE_LINUX_DEFAULT\"", file["content"].as_str().unwrap());
+    let output = Command::new("sh").args(["-c", &script]).env_clear().output().expect("a shell");
+    Some(String::from_utf8(output.stdout).unwrap().trim_start().to_owned())
+}
+
+#[test]
+fn an_argument_of_the_guest_is_no_command() {
+    assert_eq!(in_the_guest("console=ttyS0,115200").as_deref(), Some("console=ttyS0,115200"));
+    for hostile in ["a=\"b", "a=$(id)", "a=`id`", "a=\\b", "a b", "a=b\nc", "a=$HOME", "a'b", "a;b", "", "--"]
+    {
+        let found = in_the_guest(hostile);
+        assert!(found.is_none() || found.as_deref() == Some(hostile), "{hostile}: {found:?}");
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(100))]
+
+    #[test]
+    fn arguments_of_the_guest_are_refused_or_stay_what_they_are(argument in "[a-z]{1,3}=[ -~\n\t]{0,12}") {
+        let found = in_the_guest(&argument);
+        prop_assert!(found.is_none() || found.as_deref() == Some(&*argument), "{:?}", found);
+    }
 }
 
 proptest! {
