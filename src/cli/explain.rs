@@ -26,22 +26,16 @@ fn line(knob: &Knob) -> String {
 }
 
 fn explanation(knob: &Knob) -> String {
-    let why = knob.why.split_whitespace().fold(vec![String::new()], |mut lines, word| {
-        match lines.last_mut() {
-            Some(line) if line.len() + word.len() < 86 => {
-                line.push_str(if line.is_empty() { "" } else { " " });
-                line.push_str(word);
-            }
-            _ => lines.push(word.into()),
-        }
-        lines
-    });
+    let measured = match knobs::measured(knob.id) {
+        Some(text) => format!("\n\nMeasured in the machine of docs/latency.md, which says what the figures mean\n  {}", wrapped(&text)),
+        None => String::new(),
+    };
     format!(
-        "{}\n  {}\n\nWhy\n  {}\n\nTakes effect  {}\nDisruption    {}\nSince         {}\nChecked by    {}\nSource        {}\n\nValues under \
+        "{}\n  {}\n\nWhy\n  {}{measured}\n\nTakes effect  {}\nDisruption    {}\nSince         {}\nChecked by    {}\nSource        {}\n\nValues under \
          [knobs]; without one it is {}\n{}",
         knob.id,
         knob.summary,
-        why.join("\n  "),
+        wrapped(knob.why),
         match knob.reach {
             knobs::Reach::Live => "at once",
             knobs::Reach::Reboot => "at the next boot",
@@ -55,6 +49,21 @@ fn explanation(knob: &Knob) -> String {
         knob.values.default_text(),
         values(knob)
     )
+}
+
+/// Text in lines below a title.
+fn wrapped(text: &str) -> String {
+    let lines = text.split_whitespace().fold(vec![String::new()], |mut lines, word| {
+        match lines.last_mut() {
+            Some(line) if line.len() + word.len() < 86 => {
+                line.push_str(if line.is_empty() { "" } else { " " });
+                line.push_str(word);
+            }
+            _ => lines.push(word.into()),
+        }
+        lines
+    });
+    lines.join("\n  ")
 }
 
 /// A line for each value, as a profile has it.

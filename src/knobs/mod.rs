@@ -8,6 +8,7 @@ mod device;
 mod guest;
 mod irq;
 mod kvm;
+mod measured;
 mod memory;
 mod owners;
 mod power;
@@ -27,6 +28,7 @@ use std::collections::BTreeMap;
 
 pub use boot::EXTRA_ARGUMENTS;
 pub use irq::IRQ_AFFINITY;
+pub use measured::measured;
 pub use owners::TUNED_KNOB;
 pub use services::{BOOT_UNIT_KNOB, IRQBALANCE_KNOB, PROFILE, UNIT, WANTED_BY};
 pub use values::{Choice, Chosen, KEEP, Numbers, Values, Word, chosen, nearest};

@@ -33,7 +33,7 @@ fn profile() -> String {
         off.filter_map(|knob| Some(format!("\"{}\" = {}\n", knob.id, knob.values.example()?))).collect();
     format!(
         "[host]\nhousekeeping-cpus-per-node = 2\nhousekeeping-memory-per-node = \"6GiB\"\n[host.hugepages]\ncount = 2\n\
-         [knobs]\n{lines}"
+         [knobs]\n\"services.irqbalance\" = \"mask\"\n{lines}"
     )
 }
 

@@ -128,7 +128,9 @@ fn knob_section(knob: &Knob) -> String {
         ("Checked by", check),
         ("Documented in", source),
     ];
-    let facts: String = facts.iter().map(|(name, text)| format!("- {name}: {}\n", plain(text))).collect();
+    let mut facts: String = facts.iter().map(|(name, text)| format!("- {name}: {}\n", plain(text))).collect();
+    facts += &knobs::measured(id)
+        .map_or(String::new(), |text| format!("- [Measured](latency.md): {}\n", plain(&text)));
     format!("\n### {id}\n\n{}.\n\n{}\n\n{facts}{}", plain(summary), plain(why), knob_values(values))
 }
 

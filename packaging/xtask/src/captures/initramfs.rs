@@ -1,13 +1,13 @@
 //! The initramfs of the recorded machines: a shell, modules, the files of a Debian machine, and rtkvm-tune.
 
 use std::collections::BTreeMap;
-use std::fs::{self, File};
+use std::fs::{self, File, OpenOptions};
 use std::io::Write;
-use std::os::unix::fs::{PermissionsExt, symlink};
+use std::os::unix::fs::{FileExt, PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 
 use super::debian::Kernel;
 use super::machines::Machine;
@@ -150,7 +150,7 @@ fn needed_modules(module: &[u8]) -> Vec<String> {
 }
 
 /// Packs a folder as the kernel wants it: cpio's newc format, compressed if the archive's name ends in `.gz`. Names are
-/// sorted and owners root.
+/// sorted, owners root, and times none where it is not compressed.
 pub(crate) fn pack(tree: &Path, archive: &Path) -> Result<()> {
     let mut names = String::new();
     list(tree, Path::new(""), &mut names)?;
@@ -171,8 +171,34 @@ pub(crate) fn pack(tree: &Path, archive: &Path) -> Result<()> {
     let packed = cpio.wait()?.success();
     let written = gzip.map_or(Ok(true), |mut gzip| gzip.wait().map(|status| status.success()))?;
     match packed && written {
-        true => Ok(()),
+        true if compressed => Ok(()),
+        true => without_times(archive),
         false => bail!("cannot pack {} into {}", tree.display(), archive.display()),
+    }
+}
+
+/// Takes the times of files out of an archive: the kernel reads them digit by digit, and where time is a count of
+/// instructions another time would make another run of it. Source: Linux driver-api/early-userspace/buffer-format.rst.
+fn without_times(archive: &Path) -> Result<()> {
+    const HEADER: usize = 110;
+    let file = OpenOptions::new().read(true).write(true).open(archive)?;
+    let (mut header, mut at) = ([0; HEADER], 0_u64);
+    loop {
+        file.read_exact_at(&mut header, at)?;
+        ensure!(header.starts_with(b"070701"), "{} is no archive at byte {at}", archive.display());
+        let field = |number: usize| -> Result<u64> {
+            let digits = std::str::from_utf8(&header[6 + 8 * number..][..8])?;
+            Ok(u64::from_str_radix(digits, 16)?)
+        };
+        let (size, name_size) = (field(6)?, field(11)?);
+        file.write_all_at(b"00000000", at + 6 + 8 * 5)?;
+        let mut name = vec![0; usize::try_from(name_size)?];
+        file.read_exact_at(&mut name, at + HEADER as u64)?;
+        if name == b"TRAILER!!!\0" {
+            return Ok(());
+        }
+        let data = (at + HEADER as u64 + name_size).next_multiple_of(4);
+        at = (data + size).next_multiple_of(4);
     }
 }
 
@@ -191,4 +217,34 @@ fn list(tree: &Path, folder: &Path, names: &mut String) -> Result<()> {
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::time::{Duration, SystemTime};
+
+    #[test]
+    fn an_archive_does_not_depend_on_when_it_was_packed() {
+        let place = std::env::temp_dir().join(format!("archive-{}", std::process::id()));
+        let archive = |name: &str, age: u64| {
+            let tree = place.join(name);
+            fs::create_dir_all(tree.join("below")).unwrap();
+            for (file, content) in [("a", "x"), ("below/b", "070701"), ("below/empty", "")] {
+                fs::write(tree.join(file), content).unwrap();
+                let time = SystemTime::now() - Duration::from_secs(age);
+                File::open(tree.join(file)).unwrap().set_modified(time).unwrap();
+            }
+            symlink("a", tree.join("link")).unwrap();
+            let packed = place.join(format!("{name}.cpio"));
+            pack(&tree, &packed).unwrap();
+            fs::read(packed).unwrap()
+        };
+        let (one, other) = (archive("one", 0), archive("other", 1_000_000));
+        assert_eq!(one, other);
+        let list =
+            Command::new("cpio").args(["--quiet", "-t", "-F"]).arg(place.join("one.cpio")).output().unwrap();
+        assert_eq!(String::from_utf8_lossy(&list.stdout), "a\nbelow\nbelow/b\nbelow/empty\nlink\n");
+        fs::remove_dir_all(place).unwrap();
+    }
 }

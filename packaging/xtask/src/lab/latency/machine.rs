@@ -267,7 +267,7 @@ fn unpack(debian: &Kernel, kernel: &Path) -> Result<()> {
 
 /// The archive that all boots have in common: Debian with the programs of the benchmark, not compressed.
 fn base(cache: &Path) -> Result<PathBuf> {
-    let recipe = format!("{} {}\n{STRIP}", image::RELEASE, PACKAGES.join(" "));
+    let recipe = format!("{} {}, without times\n{STRIP}", image::RELEASE, PACKAGES.join(" "));
     let name = sha1_smol::Sha1::from(recipe).digest().to_string()[..12].to_owned();
     let archive = cache.join(format!("{name}.cpio"));
     if archive.is_file() {
