@@ -27,7 +27,10 @@ fn line(knob: &Knob) -> String {
 
 fn explanation(knob: &Knob) -> String {
     let measured = match knobs::measured(knob.id) {
-        Some(text) => format!("\n\nMeasured in the machine of docs/latency.md, which says what the figures mean\n  {}", wrapped(&text)),
+        Some(text) => format!(
+            "\n\nMeasured in the machine of docs/latency.md, which says what the figures mean\n  {}",
+            wrapped(&text)
+        ),
         None => String::new(),
     };
     format!(
