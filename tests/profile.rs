@@ -439,7 +439,8 @@ fn a_guest_to_undefine_needs_its_name_only() {
     assert!(printed(text("../x")).contains("a guest name has no `/`"));
     assert!(printed(format!("{FULL}[[guest]]\nname = \"rt0\"\nstate = \"absent\"\n")).contains("two guests"));
     assert!(
-        printed(full_with("libvirt-uri = \"qemu+ssh://localhost/system?command=x\"")).contains("parameter `command`")
+        printed(full_with("libvirt-uri = \"qemu+ssh://localhost/system?command=x\""))
+            .contains("parameter `command`")
     );
 }
 
