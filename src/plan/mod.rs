@@ -323,7 +323,8 @@ fn passed_by(items: &mut [Item], facts: &Facts, state: &journal::State) {
                 format!("a boot since {time} did not bring it: another entry or another boot loader was used")
             }
             (false, _, Some(written)) if !open.contains(&item.knob) => format!(
-                "a boot since {} did not bring it: another file wins, or the initramfs has an older copy",
+                "a boot since {} did not bring it: another file wins, or the initramfs has an older copy: make that anew by \
+                 `update-initramfs -u` or `dracut -f`",
                 written.time
             ),
             _ => continue,
