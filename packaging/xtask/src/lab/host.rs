@@ -308,6 +308,10 @@ impl Drop for Host {
         if let peak @ 1.. = self.machine.peak() {
             self.say(&format!("QEMU had at most {peak} MiB"));
         }
+        // What a test fails of may be a bug of the kernel.
+        for line in self.machine.bugs() {
+            self.say(&line);
+        }
         self.machine.kill();
         let _ = fs::remove_file(&self.disk);
     }

@@ -254,6 +254,14 @@ impl VirtualMachine {
         wait.map(drop).with_context(|| format!("waiting for `{text}` on the console"))
     }
 
+    /// The lines of the serial console of this boot in which the kernel tells of a bug of its own.
+    pub(crate) fn bugs(&self) -> Vec<String> {
+        let log = fs::read(self.folder.join("serial.log")).unwrap_or_default();
+        let log = String::from_utf8_lossy(&log);
+        let bugs = log.lines().filter(|line| ["BUG:", "Oops:"].iter().any(|word| line.contains(word)));
+        bugs.map(|line| line.trim_end().to_owned()).collect()
+    }
+
     fn boot_id(&self) -> Result<String> {
         let read = "cat /proc/sys/kernel/random/boot_id";
         Ok(self.connection.run(read, b"", Duration::from_secs(30))?.success()?.trim().to_owned())
@@ -423,10 +431,10 @@ mod tests {
         }
     }
 
-    /// Writes `hangs here` and a line's end to the first serial port, and stops: cld; mov dx,3f8; mov si,message;
+    /// Writes `BUG: hangs here` and a line's end to the first serial port, and stops: cld; mov dx,3f8; mov si,message;
     /// cs lodsb; test al,al; jz stop; out dx,al; jmp; stop: cli; hlt; jmp stop.
     const HANGS: &[u8] = b"\xfc\xba\xf8\x03\xbe\x14\x7c\x2e\xac\x84\xc0\x74\x03\xee\xeb\xf7\xfa\xf4\xeb\xfc\
-        hangs here\r\n\0";
+        BUG: hangs here\r\n\0";
 
     #[test]
     fn a_boot_that_hangs_ends_with_its_console_shown() {
@@ -451,6 +459,7 @@ mod tests {
         // Until the boot sector has run, however busy this computer is.
         machine.wait_for_console("hangs here", Duration::from_secs(120)).unwrap();
         let error = format!("{:#}", machine.wait_for_ssh_within(Duration::from_secs(1)).unwrap_err());
+        assert!(machine.bugs().iter().any(|line| line.ends_with("BUG: hangs here")));
         let pid = machine.pid;
         drop(machine);
         assert_eq!(birth(pid), None, "QEMU still runs");
