@@ -1,7 +1,7 @@
 //! What makes a run impossible, found before anything is written.
 
 use crate::facts::PROGRAM;
-use crate::formats::{Connection, HostPath, ImageFormat, Size};
+use crate::formats::{Connection, HostPath, ImageFormat, Size, channels};
 use crate::host::{Program, Root, STATE, STATE_DIR, Writer};
 use crate::knobs;
 use crate::plan::restore::guest_name;
@@ -47,6 +47,10 @@ pub(super) fn program(step: &Step) -> Option<Program> {
         }
         Step::Attribute { path, after: Value::Affinity(cpus), .. } => {
             Some(Program::Place { thread: thread(path)?, cpus: cpus.clone() })
+        }
+        Step::Attribute { path, after: Value::Count(count), .. } => {
+            let interface = channels::interface(path)?.to_owned();
+            Some(Program::SetChannels { interface, count: *count })
         }
         Step::Disk { copy: Some(copy), .. } => Some(Program::CopyImage { copy: copy.clone() }),
         Step::Link { path, after, .. } => {

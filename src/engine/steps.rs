@@ -7,7 +7,7 @@ use crate::facts::irqs::DEFAULT_AFFINITY;
 use crate::facts::{grubenv, trial};
 use crate::formats::thread::{kernel_thread, status};
 use crate::formats::trial::{Trial, line};
-use crate::formats::{Connection, HostPath, Size};
+use crate::formats::{Connection, HostPath, Size, channels};
 use crate::host::{Program, Read, Removal, Root, Writer};
 use crate::plan::Step;
 use crate::resources::Value;
@@ -79,6 +79,14 @@ pub(super) fn carry_out(step: &Step, trial: Option<&Trial>, root: &Root, writer:
                         other => other,
                     }
                 }
+            }
+        }
+        // A driver may have none to be set, or fewer.
+        Step::Attribute { path, after, .. } if root.is_live() && channels::interface(path).is_some() => {
+            match program(step).map_or(Outcome::LeftToYou, |program| run(&program, writer)) {
+                Outcome::Done => read_back(path, after, root),
+                Outcome::Failed(why) => Outcome::Impossible(why),
+                other => other,
             }
         }
         Step::Attribute { path, before, after, exact } => {
@@ -195,7 +203,7 @@ fn attribute(
         }
         Err(Errno::ENOSPC) if is_interrupt(path) => {
             return Outcome::Failed(
-                "no interrupt vector is left on these CPUs: use more housekeeping CPUs, or fewer queues (`ethtool -L`)"
+                "no interrupt vector is left on these CPUs: use more housekeeping CPUs, or fewer channels (knob irq.channels)"
                     .into(),
             );
         }

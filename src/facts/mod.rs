@@ -35,7 +35,7 @@ pub use owners::{Banned, Owners, Tuned};
 pub use power::Power;
 pub use processes::{FreeThread, KernelThread, RunningGuest, Service, ThreadKind};
 pub use processor::Processor;
-pub use queues::Queue;
+pub use queues::{Channels, Queue};
 
 use crate::formats::{CpuSet, HostPath};
 use crate::host::{Read, ReadError};
@@ -82,6 +82,9 @@ pub struct Facts {
     /// Queues of network interfaces.
     #[serde(skip)]
     pub queues: Vec<Queue>,
+    /// The channels of network interfaces.
+    #[serde(skip)]
+    pub channels: Vec<Channels>,
     /// Where systemd lets processes run.
     #[serde(skip)]
     pub manager: Manager,
@@ -146,6 +149,7 @@ impl Facts {
             threads,
             free_threads,
             queues: queues::read(host),
+            channels: queues::channels(host),
             manager: Manager::read(host),
             trial,
             templates,

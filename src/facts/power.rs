@@ -5,10 +5,12 @@ use crate::formats::{CpuSet, HostPath};
 use crate::host::{Read, ReadError};
 
 /// What the kernel lets be set of it.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone)]
 pub struct Power {
     /// Why CPUs take no bound on the time they need to wake; `None`: they do. The first online one is asked.
     pub no_resume_latency: Option<ReadError>,
+    /// The bound on the time in which every CPU wakes, in us.
+    pub wake_up_bound: Result<i32, ReadError>,
     /// Whether CPUs have a hint on energy and speed (Intel); the first online one is asked.
     pub energy_bias: bool,
     /// CPUs that change their frequency together.
@@ -86,6 +88,7 @@ impl Power {
         let first = cpus.online.first().unwrap_or(0);
         Power {
             no_resume_latency: host.file(&resume_latency(first)).err(),
+            wake_up_bound: host.wake_up_bound(),
             energy_bias: host.file(&energy_bias(first)).is_ok(),
             policies: policies(host),
             idle_states: idle_states(host, first),

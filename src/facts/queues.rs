@@ -1,7 +1,7 @@
 //! Queues of network interfaces, and which CPUs they are steered to. Source: Linux networking/scaling.rst.
 
-use super::{numbered, text};
-use crate::formats::{CpuSet, HostPath};
+use super::{number, numbered, text};
+use crate::formats::{CpuSet, HostPath, channels};
 use crate::host::Read;
 
 /// A queue with a mask of CPUs.
@@ -15,12 +15,41 @@ pub struct Queue {
     pub cpus: CpuSet,
 }
 
+/// How many channels a network interface of a device has: pairs of queues with an interrupt each.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Channels {
+    /// The interface.
+    pub interface: String,
+    /// Where the number is read.
+    pub path: HostPath,
+    /// How many there are.
+    pub count: u64,
+    /// The memory node of its device; `None` if the firmware does not tell.
+    pub node: Option<u32>,
+}
+
+/// Where interfaces are.
+const NET: &str = "/sys/class/net";
+
+/// The channels of each interface of a device: bridges, and the ends of guests' cables, have none to be set.
+pub fn channels(host: &dyn Read) -> Vec<Channels> {
+    let interfaces = HostPath::new(NET);
+    let of_interface = |interface: &String| {
+        let device = interfaces.join(interface).join("device");
+        host.link(&device).ok()?;
+        let path = channels::path(interface);
+        let (count, node) = (number(host, &path)?, number(host, &device.join("numa_node")));
+        Some(Channels { interface: interface.clone(), path, count, node })
+    };
+    host.list(&interfaces).unwrap_or_default().iter().filter_map(of_interface).collect()
+}
+
 /// The directions, each with its mask.
 const KINDS: [(&str, &str); 2] = [("rx-", "rps_cpus"), ("tx-", "xps_cpus")];
 
 /// The queues that have a mask: an interface with one queue shows none for sending.
 pub fn read(host: &dyn Read) -> Vec<Queue> {
-    let interfaces = HostPath::new("/sys/class/net");
+    let interfaces = HostPath::new(NET);
     let names = host.list(&interfaces).unwrap_or_default();
     let of_interface = |interface: &String| {
         let dir = interfaces.join(interface).join("queues");

@@ -2,6 +2,7 @@
 
 pub mod boot_entry;
 pub mod boot_line;
+pub mod channels;
 pub mod cpuset;
 pub mod domain_xml;
 pub mod grub;

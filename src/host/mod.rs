@@ -165,6 +165,9 @@ fn registers(cpu: u32) -> HostPath {
     HostPath::new(format!("/dev/cpu/{cpu}/msr"))
 }
 
+/// The device with the bound on the time in which every CPU wakes (Linux admin-guide/pm/cpuidle.rst).
+const WAKE_UP_BOUND: &str = "/dev/cpu_dma_latency";
+
 /// Where the kernel's log is read (Documentation/ABI/testing/dev-kmsg).
 const KERNEL_LOG: &str = "/dev/kmsg";
 
@@ -209,6 +212,9 @@ pub trait Read {
 
     /// A model-specific register of a CPU (msr(4)); of a tree none.
     fn register(&self, cpu: u32, number: u64) -> Result<u64, ReadError>;
+
+    /// The bound on the time in which every CPU wakes, in us, that all who ask for one make together; of a tree none.
+    fn wake_up_bound(&self) -> Result<i32, ReadError>;
 
     /// What an image of a disk is, a file or a block device: no more is read of it than its header.
     fn image(&self, path: &HostPath) -> Result<Image, ReadError>;

@@ -53,6 +53,19 @@ pub enum Program {
         /// Its CPUs.
         cpus: CpuSet,
     },
+    /// `ethtool -L`: gives a network interface another number of channels. For this there is no file either.
+    SetChannels {
+        /// The interface: see [`crate::formats::channels::interface`].
+        interface: String,
+        /// How many.
+        count: u64,
+    },
+    /// `systemctl restart`: the process that keeps the bound on the time in which every CPU wakes starts anew.
+    KeepWakeUpBound,
+    /// `systemctl stop`: it ends, and the bound with it.
+    DropWakeUpBound,
+    /// `systemctl restart`: in a moment the interrupts of devices that came up are moved.
+    StartIrqTimer,
     /// `xorriso`: the image of a guest's seed out of its texts.
     MakeSeed {
         /// The directory of the texts.
@@ -161,6 +174,10 @@ impl Program {
             Program::ReloadRules => "udevadm control --reload",
             Program::Schedule { .. } => "chrt",
             Program::Place { .. } => "taskset --cpu-list --pid",
+            Program::SetChannels { .. } => "ethtool -L",
+            Program::KeepWakeUpBound => "systemctl restart rtkvm-tune-cpu-dma-latency.service",
+            Program::DropWakeUpBound => "systemctl stop rtkvm-tune-cpu-dma-latency.service",
+            Program::StartIrqTimer => "systemctl --no-block restart rtkvm-tune-irq.timer",
             Program::MakeSeed { .. } => "xorriso -as mkisofs -quiet -V cidata -joliet -rational-rock",
             Program::RemoveSeed { .. } => "rm --force --",
             Program::Define { connection, .. } => return virsh(connection, "define --validate /dev/stdin"),
@@ -198,9 +215,13 @@ impl Program {
             | Program::StopTuned
             | Program::RestartIrqbalance
             | Program::StopIrqbalance
-            | Program::MountHugepages => "systemd",
+            | Program::MountHugepages
+            | Program::KeepWakeUpBound
+            | Program::DropWakeUpBound
+            | Program::StartIrqTimer => "systemd",
             Program::ReloadRules => "udev",
             Program::Schedule { .. } | Program::Place { .. } => "util-linux",
+            Program::SetChannels { .. } => "ethtool",
             Program::MakeSeed { .. } => "xorriso",
             Program::RemoveSeed { .. } => "coreutils",
             Program::CreateImage { .. } | Program::CopyImage { .. } => "qemu-utils",
@@ -239,6 +260,9 @@ impl Program {
             Program::Undefine { name, .. } | Program::Autostart { name, .. } => vec![name.0.clone()],
             Program::Schedule { thread, policy } => schedule(*thread, *policy).into(),
             Program::Place { thread, cpus } => vec![cpus.to_string(), thread.to_string()],
+            Program::SetChannels { interface, count } => {
+                [interface.as_str(), "combined", &count.to_string()].map(String::from).into()
+            }
             Program::MakeSeed { from, .. } => vec![from.to_string()],
             Program::CreateImage { copy } => {
                 ["-f", copy.format.name(), INPUT, &copy.bytes.to_string()].map(String::from).into()

@@ -2,7 +2,7 @@
 
 use super::{File, MAX_FILE, Metadata, Node, Read, ReadError, kernel_log, libvirt};
 use crate::formats::image::HEAD;
-use crate::formats::{Connection, HostPath, Image};
+use crate::formats::{Connection, HostPath, Image, channels};
 use nix::errno::Errno;
 use nix::fcntl::{AtFlags, OFlag, OpenHow, ResolveFlag, open, openat, openat2, readlinkat};
 use nix::sys::stat::{Mode, SFlag, fstat, fstatat};
@@ -179,6 +179,11 @@ impl Read for Root {
         if self.live && Connection::is_asked(path) {
             return libvirt::definition(path);
         }
+        if let Some(interface) = channels::interface(path).filter(|_| self.live) {
+            let (queues, prefix) = channels::queues(interface);
+            let count = self.list(&queues)?.iter().filter(|name| name.starts_with(prefix)).count();
+            return Ok(Rc::new(File { bytes: format!("{count}\n").into_bytes(), mode: 0o644 }));
+        }
         self.read(path, MAX_FILE, true)
     }
 
@@ -269,6 +274,20 @@ impl Read for Root {
         std::os::unix::fs::FileExt::read_exact_at(&std::fs::File::from(fd), &mut value, number)
             .map_err(|error| classify(Errno::from_raw(error.raw_os_error().unwrap_or(0))))?;
         Ok(u64::from_le_bytes(value))
+    }
+
+    fn wake_up_bound(&self) -> Result<i32, ReadError> {
+        if !self.live {
+            return Err(ReadError::Absent);
+        }
+        // Whoever has it open asks for a bound, of 2,000 s until he writes another: that changes nothing.
+        let flags = OFlag::O_RDONLY | OFlag::O_NONBLOCK;
+        let path = HostPath::new(super::WAKE_UP_BOUND);
+        let fd = self.open(path.relative(), flags, Mode::empty()).map_err(classify)?;
+        let mut value = [0; 4];
+        std::io::Read::read_exact(&mut std::fs::File::from(fd), &mut value)
+            .map_err(|error| classify(Errno::from_raw(error.raw_os_error().unwrap_or(0))))?;
+        Ok(i32::from_ne_bytes(value))
     }
 
     fn kernel_log(&self, wanted: fn(&str) -> bool) -> Result<Rc<File>, ReadError> {

@@ -223,6 +223,18 @@ impl Read for Snapshot {
         }
     }
 
+    /// Kept in the same way.
+    fn wake_up_bound(&self) -> Result<i32, ReadError> {
+        let path = HostPath::new(super::WAKE_UP_BOUND);
+        let read =
+            |bound: i32| Entry::File(Rc::new(File { bytes: format!("{bound}\n").into_bytes(), mode: 0o600 }));
+        match self.get(&path, |machine| machine.wake_up_bound().map(read)) {
+            Entry::File(file) => file.text().trim().parse().map_err(|_| ReadError::Unsuitable),
+            Entry::Error(error) => Err(error),
+            _ => Err(ReadError::Unsuitable),
+        }
+    }
+
     fn kernel_log(&self, wanted: fn(&str) -> bool) -> Result<Rc<File>, ReadError> {
         let path = HostPath::new(super::KERNEL_LOG);
         match self.get(&path, |machine| machine.kernel_log(wanted).map(Entry::File)) {

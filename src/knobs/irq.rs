@@ -2,14 +2,14 @@
 
 use super::boot::argument;
 use super::services::{PROFILE, WRITTEN, file};
-use super::{Context, Disruption, Knob, Reach, Setting, Values};
+use super::{Chosen, Context, Disruption, Knob, Reach, Setting, Values, unfit};
 use crate::facts::PROGRAM;
 use crate::facts::irqs::{DEFAULT_AFFINITY, directory};
 use crate::facts::{Irq, Movable};
 use crate::formats::{CpuSet, HostPath};
 use crate::resources::{Attribute, IRQ_RULES, IRQ_SERVICE, IRQ_TIMER, OwnedFile, Resource, State, Value};
 
-pub(super) const KNOBS: &[Knob] = &[BOOT_AFFINITY, DEFAULT, AFFINITY, NEW_DEVICES];
+pub(super) const KNOBS: &[Knob] = &[BOOT_AFFINITY, DEFAULT, AFFINITY, NEW_DEVICES, CHANNELS];
 
 const BOOT_AFFINITY: Knob = Knob {
     id: "irq.boot-affinity",
@@ -134,10 +134,10 @@ fn irq_setting(ctx: &Context, vectors: &mut Vectors, irq: &Irq) -> Setting {
         true => {
             let state = State::ByHand(format!(
                 "CPUs {housekeeping} have about {VECTORS} interrupt vectors each, and all are taken: use more housekeeping \
-                 CPUs, or fewer queues (`ethtool -L INTERFACE combined N`)"
+                 CPUs, or fewer channels (knob irq.channels)"
             ));
             let found = Some(irq.affinity.to_string());
-            Setting::new(label, Resource::Check { found, wanted: want.to_string(), state })
+            Setting::new(label, Resource::Check { found, wanted: want.to_string(), state, mended_by: None })
         }
         false => attribute(&label, directory(irq.number).join("smp_affinity_list"), Value::List(want), fixed),
     };
@@ -149,13 +149,16 @@ fn irq_setting(ctx: &Context, vectors: &mut Vectors, irq: &Irq) -> Setting {
 /// to go when that is full or taken offline.
 fn target(ctx: &Context, irq: &Irq) -> CpuSet {
     let housekeeping = &ctx.placement.housekeeping;
-    let kept = irq.affinity.intersection(housekeeping);
-    let near = irq.node.and_then(|node| ctx.placement.node(node)).map(|node| &node.housekeeping);
-    match (kept.is_empty(), near) {
-        (false, _) => kept,
-        (true, Some(near)) if !near.is_empty() => near.clone(),
-        (true, _) => housekeeping.clone(),
+    match irq.affinity.intersection(housekeeping) {
+        kept if !kept.is_empty() => kept,
+        _ => near(ctx, irq.node).clone(),
     }
+}
+
+/// The CPUs that handle the interrupts of a device on this node.
+fn near<'c>(ctx: &Context<'c>, node: Option<u32>) -> &'c CpuSet {
+    let near = node.and_then(|node| ctx.placement.node(node)).map(|node| &node.housekeeping);
+    near.filter(|near| !near.is_empty()).unwrap_or(&ctx.placement.housekeeping)
 }
 
 fn attribute(label: &str, path: HostPath, want: Value, fixed: Option<String>) -> Setting {
@@ -236,3 +239,36 @@ fn service() -> String {
          SuccessExitStatus=1\n"
     )
 }
+
+const CHANNELS: Knob = Knob {
+    id: "irq.channels",
+    summary: "Give network interfaces no more channels than CPUs handle their interrupts",
+    why: "Many drivers ask for a channel, a pair of queues with its interrupt, for each CPU of the machine. All of them \
+        end on the housekeeping CPUs, where more channels than CPUs gain nothing and take interrupt vectors, of which an x86 \
+        CPU has about 200. \"on\" leaves as many as the device's node has housekeeping CPUs, a number so many; an interface \
+        that has fewer keeps them. The interface loses its link for a moment, and the driver places the new interrupts, \
+        which irq.new-devices then moves.",
+    source: "ethtool(8) (--set-channels); Linux ABI/testing/sysfs-class-net-queues",
+    since: "Linux 3.0 (ethtool -L); drivers each in their own time",
+    check: "the number of /sys/class/net/INTERFACE/queues/rx-*, of interfaces with a device",
+    reach: Reach::Live,
+    disruption: Disruption::IrqMove,
+    values: Values::OPT_IN.or_number(1..=256, "channels"),
+    settings: |ctx| {
+        let settings = ctx.facts.channels.iter().map(|channels| {
+            let most = match ctx.value {
+                Chosen::Number(most) => most.unsigned_abs(),
+                Chosen::Word(_) => near(ctx, channels.node).len() as u64,
+            };
+            let want = Value::Count(channels.count.min(most));
+            let setting = attribute(&channels.interface, channels.path.clone(), want, None);
+            Setting { note: Some(LINK_DOWN), ..setting }
+        });
+        let settings: Vec<Setting> = settings.collect();
+        let none =
+            || unfit("channels", "no more than CPUs", "no network interface with a device can be seen");
+        Ok(if settings.is_empty() { vec![none()] } else { settings })
+    },
+};
+
+const LINK_DOWN: &str = "a network interface that gets other channels loses its link for a moment";

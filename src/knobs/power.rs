@@ -1,14 +1,18 @@
 //! Sleep states and frequencies.
 
 use super::boot::argument;
+use super::services::{WRITTEN, file};
 use super::values::word;
 use super::{Context, Disruption, Knob, Reach, Setting, Values, attribute, unfit};
 use crate::facts::power::{Policy, Uncore, energy_bias, idle_disable, policy, resume_latency};
+use crate::formats::HostPath;
+use crate::host::Program;
 use crate::profile::{Diagnostic, KnobValue};
-use crate::resources::Value;
+use crate::resources::{Resource, State, Value, WAKE_UP_UNIT};
 
 pub(super) const KNOBS: &[Knob] = &[
     RESUME_LATENCY,
+    CPU_DMA_LATENCY,
     GOVERNOR,
     PREFERENCE,
     ENERGY_BIAS,
@@ -27,8 +31,7 @@ const RESUME_LATENCY: Knob = Knob {
     why: "An idle CPU sleeps the deeper the longer the kernel expects it to stay idle, and from the deepest state it \
         needs 100 us and more to wake for an interrupt. \"n/a\" lets no latency pass: the CPU polls while idle. It \
         uses more power and heats its neighbours; a few microseconds instead allow the lightest state. The other CPUs \
-        sleep as before. /dev/cpu_dma_latency, which other programs use, is not set: it is of all CPUs, and in force only \
-        while a process keeps it open.",
+        sleep as before.",
     source: "Linux ABI/testing/sysfs-devices-power (pm_qos_resume_latency_us); admin-guide/pm/cpuidle.rst",
     since: "Linux 3.18 or before; n/a 4.16",
     check: "/sys/devices/system/cpu/cpuN/power/pm_qos_resume_latency_us of each isolated CPU",
@@ -47,6 +50,73 @@ const RESUME_LATENCY: Knob = Knob {
         Ok(each_cpu(ctx, |cpu| (resume_latency(cpu).to_string(), Value::Choice(wanted.clone()))))
     },
 };
+
+const CPU_DMA_LATENCY: Knob = Knob {
+    id: "power.cpu-dma-latency",
+    summary: "Bound the time in which every CPU wakes, the housekeeping ones too",
+    why: "What a guest waits for may be done by a housekeeping CPU, its emulator's or an interrupt's, which sleeps deeply as \
+        well. The bound is in force while a process keeps /dev/cpu_dma_latency open: a unit of ours, which sleeps. 0 \
+        lets CPUs poll while idle: all of the machine's at full power. Of several bounds the lowest counts, so that one of \
+        another program's, TuneD's or cyclictest's, may hide a missing one. power.resume-latency has the isolated CPUs \
+        alone.",
+    source: "Linux admin-guide/pm/cpuidle.rst (Power Management Quality of Service for CPUs); power/pm_qos_interface.rst",
+    since: "Linux 2.6.25 or before",
+    check: "the unit and its link have the planned content; /dev/cpu_dma_latency, which tells the bound in force",
+    reach: Reach::Live,
+    disruption: Disruption::None,
+    values: Values::opt_in_number(0..=10_000, "us"),
+    settings: |ctx| {
+        let link = Resource::Link {
+            path: HostPath::new(
+                "/etc/systemd/system/multi-user.target.wants/rtkvm-tune-cpu-dma-latency.service",
+            ),
+            target: "../rtkvm-tune-cpu-dma-latency.service".into(),
+        };
+        let most = ctx.value.number();
+        let (found, state) = match ctx.facts.power.wake_up_bound {
+            Ok(bound) if i64::from(bound) <= most => (Some(bound), State::InLine),
+            Ok(bound) => (Some(bound), State::Differs(None)),
+            Err(error) => {
+                let why = format!("/dev/cpu_dma_latency {error}");
+                (
+                    None,
+                    if error.forbidden().is_some() {
+                        State::Unverifiable(why)
+                    } else {
+                        State::NotApplicable(why)
+                    },
+                )
+            }
+        };
+        let found = found.map(|bound| format!("{bound} us"));
+        let wanted = format!("{most} us");
+        let bound = Resource::Check { found, wanted, state, mended_by: Some(Program::KeepWakeUpBound) };
+        Ok(vec![
+            Setting::new("unit", file(WAKE_UP_UNIT, wake_up_unit(most))),
+            Setting::new("enabled", link),
+            Setting::new("bound in force", bound),
+        ])
+    },
+};
+
+/// The kernel takes four bytes for a binary number, and any other count for hexadecimal digits
+/// (power/pm_qos_interface.rst). The shell has the number as an argument.
+fn wake_up_unit(bound: i64) -> String {
+    format!(
+        "{WRITTEN}\
+         [Unit]\n\
+         Description=Bound on the time in which every CPU wakes\n\
+         ConditionPathExists=/dev/cpu_dma_latency\n\
+         \n\
+         [Service]\n\
+         ExecStart=/bin/sh -c 'exec 3>/dev/cpu_dma_latency && echo \"$$0\" >&3 && exec sleep infinity' {bound:#010x}\n\
+         Restart=always\n\
+         RestartSec=1\n\
+         \n\
+         [Install]\n\
+         WantedBy=multi-user.target\n"
+    )
+}
 
 const GOVERNOR: Knob = Knob {
     id: "power.governor",

@@ -247,8 +247,7 @@ const STEERING: Knob = Knob {
     summary: "Take the isolated CPUs out of the masks that steer network queues",
     why: "A mask of receive steering (RPS) makes its CPUs handle packets that others got; a mask of transmit steering \
         (XPS), which many drivers set for each CPU, says who sends by which queue. Masks without an isolated CPU, and \
-        those that are off, stay as they are. How many queues a card has is not set: `ethtool -L INTERFACE combined N` does \
-        it, and the card loses its link for a moment.",
+        those that are off, stay as they are. How many queues a card has is irq.channels' to set.",
     source: "Linux networking/scaling.rst (rps_cpus, xps_cpus)",
     since: "rps_cpus Linux 2.6.35, xps_cpus 2.6.38",
     check: "rps_cpus and xps_cpus in /sys/class/net/INTERFACE/queues, compared as masks",

@@ -19,15 +19,15 @@ mod trial;
 use crate::facts::Facts;
 use crate::facts::boot::{DROP_IN, RT_CONF};
 use crate::facts::trial::{RECORD, SCRIPT, TRIAL_UNIT};
-use crate::formats::HostPath;
 use crate::formats::trial::Trial;
+use crate::formats::{HostPath, channels};
 use crate::guest::Templates;
 use crate::host::{Program, Read};
 use crate::journal::{self, Entry};
 use crate::knobs::{self, Choice, Context, Disruption, Knob, Reach, Setting};
 use crate::placement::{self, Placement};
 use crate::profile::{BootLoader, Diagnostic, Parsed, Profile};
-use crate::resources::{Observed, Resource, State, follow_ups};
+use crate::resources::{IRQ_TIMER, Observed, Resource, State, follow_ups};
 use boot::Boot;
 pub use boot::Held;
 pub use counts::Counts;
@@ -414,6 +414,7 @@ fn steps(
     let mut attributes = Vec::new();
     let mut files = Vec::new();
     let (mut disks, mut domains, mut starts) = (Vec::new(), Vec::new(), Vec::new());
+    let mut mended = Vec::new();
     let text = |path: &HostPath| host.file(path).ok().map(|file| file.text().into_owned());
     let open = |item: &Item| matches!(item.observed.state, State::Missing | State::Differs(_));
     let changing = asked.iter().zip(items).filter(|(_, item)| open(item)).map(|(asked, _)| asked);
@@ -449,6 +450,7 @@ fn steps(
                 starts.push(Step::Link { path: path.clone(), before, after });
             }
             // All arguments together, in the drop-in; and what cannot be set.
+            Resource::Check { mended_by: Some(program), .. } => mended.push(program.clone()),
             Resource::Disk { copy: None, .. } => {}
             Resource::Arguments(_) | Resource::Check { .. } | Resource::Unfit { .. } => {}
         }
@@ -459,9 +461,21 @@ fn steps(
     domains.extend_from_slice(&restored.domains);
     starts.extend_from_slice(&restored.after_domains);
     let mut programs = after_change(&files);
+    mended.retain(|program| !programs.contains(program));
+    programs.extend(mended);
+    programs.extend(of_new_channels(host, &attributes, &files));
     programs.extend(guests::missing_images(host, asked, &programs));
     files.extend(programs.into_iter().map(|program| Step::Run { program }));
     [attributes, files, disks, domains, starts, boot, restored.directories().collect()].concat()
+}
+
+/// An interface that gets other channels gets other interrupts, which go where its driver puts them.
+fn of_new_channels(host: &dyn Read, attributes: &[Step], files: &[Step]) -> Option<Program> {
+    let mut changed = attributes.iter().filter_map(Step::path);
+    changed.find(|path| channels::interface(path).is_some())?;
+    let timer = HostPath::new(IRQ_TIMER);
+    let planned = files.iter().any(|step| step.path() == Some(&timer));
+    (planned || host.file(&timer).is_ok()).then_some(Program::StartIrqTimer)
 }
 
 /// The programs that make the changes of these files take effect.

@@ -8,13 +8,14 @@ mod follow_up;
 pub use arguments::{Arguments, Conflict, Ignored, drop_in, present};
 pub use attribute::{Attribute, Value};
 pub use follow_up::{
-    IRQ_RULES, IRQ_SERVICE, IRQ_TIMER, IRQBALANCE_DROP_IN, IRQBALANCE_LIST, MOUNT_UNIT, follow_ups,
+    IRQ_RULES, IRQ_SERVICE, IRQ_TIMER, IRQBALANCE_DROP_IN, IRQBALANCE_LIST, MOUNT_UNIT, WAKE_UP_UNIT,
+    follow_ups,
 };
 
 use crate::facts::Facts;
 use crate::formats::{HostPath, ImageCopy, Size};
 use crate::guest;
-use crate::host::{Read, ReadError};
+use crate::host::{Program, Read, ReadError};
 use serde::Serialize;
 use std::fmt;
 
@@ -34,7 +35,7 @@ pub enum Resource {
         /// Where it points.
         target: String,
     },
-    /// Something that no program can set, as it was found.
+    /// Something that cannot be written, as it was found.
     Check {
         /// What there is.
         found: Option<String>,
@@ -42,6 +43,8 @@ pub enum Resource {
         wanted: String,
         /// How the two stand.
         state: State,
+        /// What makes it so, where a program does.
+        mended_by: Option<Program>,
     },
     /// A disk of a guest: there, or to be made.
     Disk {

@@ -226,3 +226,86 @@ fn the_iommu_is_for_guests_with_a_device() {
     let plan = tree.tune(&["apply", "--dry-run", &tree.note("pool.toml", pool)]).expect(0).out;
     assert!(plan.contains("\n+ device.iommu: intel_iommu"), "{plan}");
 }
+
+/// An interface keeps at most as many channels as the CPUs near its device; a bridge has none.
+#[test]
+fn network_interfaces_have_no_more_channels_than_cpus() {
+    let tree = Tree::reference();
+    let (knob, on) = ("irq.channels", "'irq.channels' = 'on'");
+    std::fs::remove_dir_all(tree.at("sys/class/net")).ok();
+    assert_eq!(states(&tree, on, knob), [pair("not-applicable", "no more than CPUs")]);
+    // In a tree this is a file; of a machine it is a number of directories.
+    let path = |name: &str| format!("sys/class/net/{name}/queues/rx-*");
+    for (name, count, node) in
+        [("br0", 16, None), ("eth0", 16, Some(1)), ("eth1", 1, Some(1)), ("eth2", 6, None)]
+    {
+        tree.write(&path(name), format!("{count}\n"));
+        let device = format!("sys/devices/{name}");
+        if let Some(node) = node {
+            tree.write(&format!("{device}/numa_node"), format!("{node}\n"));
+        }
+        if name != "br0" {
+            std::fs::create_dir_all(tree.at(&device)).expect("made");
+            std::os::unix::fs::symlink(
+                format!("../../../devices/{name}"),
+                tree.at(&format!("sys/class/net/{name}/device")),
+            )
+            .expect("linked");
+        }
+    }
+    assert_eq!(states(&tree, on, knob), [pair("differs", "2"), pair("in-line", "1"), pair("differs", "4")]);
+    let one = states(&tree, "'irq.channels' = 1", knob);
+    assert_eq!(one, [pair("differs", "1"), pair("in-line", "1"), pair("differs", "1")]);
+    // New interrupts come, which the timer has moved.
+    let timer = "systemctl --no-block restart rtkvm-tune-irq.timer".to_owned();
+    assert!(programs(&tree, on).contains(&timer));
+    assert!(!programs(&tree, "").contains(&timer));
+    let without = format!("'irq.new-devices' = 'keep'\n{on}");
+    assert!(!programs(&tree, &without).contains(&timer), "there is no such timer");
+    tree.tune(&["apply", &with_knobs(&tree, on)]).expect(0);
+    let count = |name: &str| tree.read(&path(name)).trim().to_owned();
+    assert_eq!(["br0", "eth0", "eth1", "eth2"].map(count), ["16", "2", "1", "4"]);
+    tree.tune(&["revert"]).expect(0);
+    assert_eq!(["br0", "eth0", "eth1", "eth2"].map(count), ["16", "16", "1", "6"]);
+}
+
+/// A process keeps the bound; what is in force is read from the kernel.
+#[test]
+fn the_bound_on_all_cpus_is_kept_by_a_unit() {
+    const UNIT: &str = "etc/systemd/system/rtkvm-tune-cpu-dma-latency.service";
+    let tree = Tree::reference();
+    let (knob, most) = ("power.cpu-dma-latency", "'power.cpu-dma-latency' = 256");
+    let restart = "systemctl restart rtkvm-tune-cpu-dma-latency.service".to_owned();
+    assert!(states(&tree, "", knob).is_empty());
+    // A tree has no kernel to ask.
+    assert_eq!(states(&tree, most, knob)[2], pair("not-applicable", "256 us"));
+    assert!(programs(&tree, most).contains(&restart));
+    let profile = with_knobs(&tree, most);
+    tree.tune(&["apply", &profile]).expect(0);
+    // Four digits would be taken for a binary number.
+    let unit = tree.read(UNIT);
+    assert!(unit.contains("' 0x00000100\n") && unit.contains("echo \"$$0\" >&3"), "{unit}");
+    let wants = "etc/systemd/system/multi-user.target.wants/rtkvm-tune-cpu-dma-latency.service";
+    assert!(is_link(&tree, wants, "../rtkvm-tune-cpu-dma-latency.service"));
+
+    let captured = tree.tune(&["capture"]).expect(0).out;
+    let planned = |bound: &str| {
+        let file = tree.note("a.capture", format!("{captured}/dev/cpu_dma_latency {bound}\n"));
+        let out = tune(&["apply", "--dry-run", &profile, "--format", "json", "--root", &file]).expect(0).out;
+        let plan: serde_json::Value = serde_json::from_str(&out).expect("JSON");
+        let items = plan["plan"]["items"].as_array().expect("items").iter();
+        let item = items.filter(|item| item["knob"] == knob).nth(2).expect("the bound").clone();
+        let starts = plan["plan"]["steps"].to_string().contains(&restart);
+        (item["state"].as_str().expect("a state").to_owned(), item["running"].clone(), starts)
+    };
+    // Nobody asks for less: the unit does not run.
+    assert_eq!(planned("[0600]: 2000000000"), ("differs".into(), "2000000000 us".into(), true));
+    assert_eq!(planned("[0600]: 257"), ("differs".into(), "257 us".into(), true));
+    assert_eq!(planned("[0600]: 256"), ("in-line".into(), "256 us".into(), false));
+    // Another program asks for less.
+    assert_eq!(planned("[0600]: 0"), ("in-line".into(), "0 us".into(), false));
+    assert_eq!(planned("!EACCES"), ("unverifiable".into(), serde_json::Value::Null, false));
+
+    tree.tune(&["apply", REFERENCE]).expect(0);
+    assert!(!tree.at(UNIT).exists() && tree.at(wants).symlink_metadata().is_err());
+}

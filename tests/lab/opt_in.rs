@@ -6,7 +6,7 @@ use anyhow::{Context, Result, bail, ensure};
 use rtkvm_tune::formats::CpuSet;
 use rtkvm_tune::knobs;
 
-use super::{HOUSEKEEPING, installed};
+use super::{HOUSEKEEPING, Host, installed};
 
 const PROFILE: &str = "/root/opt-in.toml";
 /// What an emulated host has not got (frequencies, sleep states, energy, threads of cores) and what its kernel, 6.1 with
@@ -81,5 +81,27 @@ pub(super) fn all_take_effect_after_a_boot() -> Result<()> {
         host.sh("systemctl is-enabled irqbalance || true")?.trim() == "masked",
         "irqbalance is not masked"
     );
+    the_bound_on_all_cpus_is_kept(&host)
+}
+
+/// What the kernel says of the bound on all CPUs, while the unit runs and when somebody ended it.
+fn the_bound_on_all_cpus_is_kept(host: &Host) -> Result<()> {
+    let bound = || host.sh("od -An -td4 -N4 /dev/cpu_dma_latency");
+    ensure!(bound()?.trim() == "0", "after the boot: {}", bound()?);
+    host.sh("systemctl stop rtkvm-tune-cpu-dma-latency.service")?;
+    ensure!(bound()?.trim() == "2000000000", "without the unit: {}", bound()?);
+    let state = || -> Result<String> {
+        let audit = host.tune_with("verify", PROFILE, "--format json")?.json(1)?;
+        let items = audit["plan"]["items"].as_array().context("no items")?;
+        let of_bound = |item: &&serde_json::Value| item["label"] == "bound in force";
+        let item = items.iter().find(of_bound).context("no bound")?;
+        Ok(item["state"].as_str().context("no state")?.to_owned())
+    };
+    ensure!(state()? == "differs", "the unit was ended, and that is {}", state()?);
+    host.tune_with("apply", PROFILE, "")?.expect(0)?;
+    ensure!(bound()?.trim() == "0" && state()? == "in-line", "mended: {}", bound()?);
+    // As a last thing of the host: nothing of the kind is asked for any more.
+    host.sh("rtkvm-tune revert")?;
+    ensure!(bound()?.trim() == "2000000000", "reverted: {}", bound()?);
     Ok(())
 }

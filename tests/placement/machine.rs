@@ -1,7 +1,7 @@
 //! Machines and profiles to divide.
 
 use rtkvm_tune::facts::{
-    Boot, Core, Cpus, Facts, Irqs, Kernel, KernelLog, Loader, Manager, Node, Numa, Owners, Pool,
+    Boot, Core, Cpus, Facts, Irqs, Kernel, KernelLog, Loader, Manager, Node, Numa, Owners, Pool, Power,
 };
 use rtkvm_tune::formats::{CpuSet, HostPath, Size};
 use rtkvm_tune::host::{ReadError, Snapshot};
@@ -75,6 +75,7 @@ pub(crate) fn assemble(mut cores: Vec<Core>, nodes: &[(u32, Size)], offline: Cpu
         threads: Vec::new(),
         free_threads: Vec::new(),
         queues: Vec::new(),
+        channels: Vec::new(),
         manager: Manager {
             first: Err(ReadError::Absent),
             cpusets: Err(ReadError::Absent),
@@ -83,7 +84,15 @@ pub(crate) fn assemble(mut cores: Vec<Core>, nodes: &[(u32, Size)], offline: Cpu
         hardware: Default::default(),
         interface_hooks: Vec::new(),
         owners: Owners::default(),
-        power: Default::default(),
+        power: Power {
+            no_resume_latency: None,
+            wake_up_bound: Err(ReadError::Absent),
+            energy_bias: false,
+            policies: Vec::new(),
+            idle_states: Vec::new(),
+            boost: None,
+            uncore: Vec::new(),
+        },
         processor: Default::default(),
         modules: Default::default(),
         numa: Numa { shown: true, nodes: nodes.iter().map(node).collect() },
