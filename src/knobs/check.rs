@@ -42,7 +42,7 @@ const CHECK: Knob = Knob {
 /// The one row of a check.
 fn found(what: Option<impl ToString>, wanted: &str, state: State) -> Settings {
     let found = what.map(|what| what.to_string());
-    let resource = Resource::Check { found, wanted: wanted.into(), state, mended_by: None };
+    let resource = Resource::Check { found, wanted: wanted.into(), state, kept_by: None };
     Ok(vec![Setting::new("", resource)])
 }
 

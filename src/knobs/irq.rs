@@ -137,7 +137,7 @@ fn irq_setting(ctx: &Context, vectors: &mut Vectors, irq: &Irq) -> Setting {
                  CPUs, or fewer channels (knob irq.channels)"
             ));
             let found = Some(irq.affinity.to_string());
-            Setting::new(label, Resource::Check { found, wanted: want.to_string(), state, mended_by: None })
+            Setting::new(label, Resource::Check { found, wanted: want.to_string(), state, kept_by: None })
         }
         false => attribute(&label, directory(irq.number).join("smp_affinity_list"), Value::List(want), fixed),
     };

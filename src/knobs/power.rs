@@ -6,7 +6,6 @@ use super::values::word;
 use super::{Context, Disruption, Knob, Reach, Setting, Values, attribute, unfit};
 use crate::facts::power::{Policy, Uncore, energy_bias, idle_disable, policy, resume_latency};
 use crate::formats::HostPath;
-use crate::host::Program;
 use crate::profile::{Diagnostic, KnobValue};
 use crate::resources::{Resource, State, Value, WAKE_UP_UNIT};
 
@@ -90,7 +89,7 @@ const CPU_DMA_LATENCY: Knob = Knob {
         };
         let found = found.map(|bound| format!("{bound} us"));
         let wanted = format!("{most} us");
-        let bound = Resource::Check { found, wanted, state, mended_by: Some(Program::KeepWakeUpBound) };
+        let bound = Resource::Check { found, wanted, state, kept_by: Some(WAKE_UP_UNIT) };
         Ok(vec![
             Setting::new("unit", file(WAKE_UP_UNIT, wake_up_unit(most))),
             Setting::new("enabled", link),

@@ -123,7 +123,7 @@ const CPU_AFFINITY: Knob = Knob {
             Ok(cpus) => (Some(cpus.to_string()), State::RebootPending),
             Err(error) => (None, State::Unverifiable(format!("/proc/1/status {error}"))),
         };
-        let running = Resource::Check { found, wanted: housekeeping.to_string(), state, mended_by: None };
+        let running = Resource::Check { found, wanted: housekeeping.to_string(), state, kept_by: None };
         let file = Setting { note: Some(NEW_AFFINITY), ..Setting::new("drop-in", file) };
         Ok(vec![file, Setting::new("CPUs of process 1", running)])
     },
@@ -164,7 +164,7 @@ const ALLOWED_CPUS: Knob = Knob {
                 let state = State::Unverifiable(format!("/sys/fs/cgroup/cgroup.controllers {error}"));
                 return Ok(vec![Setting::new(
                     "slices",
-                    Resource::Check { found: None, wanted, state, mended_by: None },
+                    Resource::Check { found: None, wanted, state, kept_by: None },
                 )]);
             }
         }
@@ -185,7 +185,7 @@ const ALLOWED_CPUS: Knob = Knob {
                 _ => State::RebootPending,
             };
             let found = runs.as_ref().map(CpuSet::to_string);
-            let running = Resource::Check { found, wanted: wanted.clone(), state, mended_by: None };
+            let running = Resource::Check { found, wanted: wanted.clone(), state, kept_by: None };
             let running = Setting::new(format!("CPUs of {unit}"), running);
             vec![Setting::new(format!("drop-in of {unit}"), file(&path, text)), running]
         });

@@ -414,7 +414,7 @@ fn steps(
     let mut attributes = Vec::new();
     let mut files = Vec::new();
     let (mut disks, mut domains, mut starts) = (Vec::new(), Vec::new(), Vec::new());
-    let mut mended = Vec::new();
+    let mut kept = Vec::new();
     let text = |path: &HostPath| host.file(path).ok().map(|file| file.text().into_owned());
     let open = |item: &Item| matches!(item.observed.state, State::Missing | State::Differs(_));
     let changing = asked.iter().zip(items).filter(|(_, item)| open(item)).map(|(asked, _)| asked);
@@ -450,7 +450,7 @@ fn steps(
                 starts.push(Step::Link { path: path.clone(), before, after });
             }
             // All arguments together, in the drop-in; and what cannot be set.
-            Resource::Check { mended_by: Some(program), .. } => mended.push(program.clone()),
+            Resource::Check { kept_by: Some(unit), .. } => kept.push((HostPath::new(*unit), true)),
             Resource::Disk { copy: None, .. } => {}
             Resource::Arguments(_) | Resource::Check { .. } | Resource::Unfit { .. } => {}
         }
@@ -461,8 +461,9 @@ fn steps(
     domains.extend_from_slice(&restored.domains);
     starts.extend_from_slice(&restored.after_domains);
     let mut programs = after_change(&files);
-    mended.retain(|program| !programs.contains(program));
-    programs.extend(mended);
+    let units = follow_ups(kept.iter().map(|(unit, there)| (unit, *there)));
+    let anew = |program: &Program| *program != Program::DaemonReload && !programs.contains(program);
+    programs.extend(units.into_iter().filter(anew).collect::<Vec<_>>());
     programs.extend(of_new_channels(host, &attributes, &files));
     programs.extend(guests::missing_images(host, asked, &programs));
     files.extend(programs.into_iter().map(|program| Step::Run { program }));

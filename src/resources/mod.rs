@@ -15,7 +15,7 @@ pub use follow_up::{
 use crate::facts::Facts;
 use crate::formats::{HostPath, ImageCopy, Size};
 use crate::guest;
-use crate::host::{Program, Read, ReadError};
+use crate::host::{Read, ReadError};
 use serde::Serialize;
 use std::fmt;
 
@@ -43,8 +43,8 @@ pub enum Resource {
         wanted: String,
         /// How the two stand.
         state: State,
-        /// What makes it so, where a program does.
-        mended_by: Option<Program>,
+        /// The unit that keeps it so, where one does: where it is not so the unit starts anew.
+        kept_by: Option<&'static str>,
     },
     /// A disk of a guest: there, or to be made.
     Disk {
