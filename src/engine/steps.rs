@@ -99,7 +99,14 @@ pub(super) fn carry_out(step: &Step, trial: Option<&Trial>, root: &Root, writer:
                 }
                 _ => after.written(before),
             };
-            attribute(path, (before, after), &text, root, writer)
+            match attribute(path, (before, after), &text, root, writer) {
+                // What the kernel was started with may keep it from its old value (`nowatchdog`), and must not keep the
+                // arguments from going.
+                Outcome::Failed(why) if exact.is_some() && root.is_live() => Outcome::Impossible(format!(
+                    "{why}; a boot without this program's settings has it as before"
+                )),
+                outcome => outcome,
+            }
         }
         Step::File { path, after: Some(after), mode, metadata, .. } => {
             done(writer.file(path, after, *mode, metadata.as_ref()))
