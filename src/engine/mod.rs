@@ -168,7 +168,10 @@ fn all_steps(work: &Work, root: &Root, writer: &Writer, signals: &Signals) -> Tr
             true => Outcome::Skipped,
             false => {
                 begun = at + 1;
-                carry_out(step, work.trial, root, writer)
+                match steps::is_needless(step, &work.steps[..at], &reports) {
+                    true => Outcome::Impossible("no network interface got other channels".into()),
+                    false => carry_out(step, work.trial, root, writer),
+                }
             }
         };
         if let Outcome::Failed(why) = &outcome {

@@ -1,7 +1,7 @@
 //! Carrying one step out, and reading back what it did.
 
 use super::check::program;
-use super::report::Outcome;
+use super::report::{Outcome, Report};
 use crate::facts::boot::GRUB_CFG;
 use crate::facts::irqs::DEFAULT_AFFINITY;
 use crate::facts::{grubenv, trial};
@@ -50,6 +50,14 @@ pub(super) fn describe(step: &Step) -> String {
             }
         }
     }
+}
+
+/// Whether it moves interrupts that did not come: started all the same, the timer would have this run tried again and
+/// again where a driver refuses the channels.
+pub(super) fn is_needless(step: &Step, before: &[Step], reports: &[Report]) -> bool {
+    let sets_channels = |step: &Step| step.path().is_some_and(|path| channels::interface(path).is_some());
+    let mut done = before.iter().zip(reports).filter(|(_, report)| report.outcome == Outcome::Done);
+    *step == Step::Run { program: Program::StartIrqTimer } && !done.any(|(step, _)| sets_channels(step))
 }
 
 /// `trial` is what the entry must have that GRUB is to boot once.

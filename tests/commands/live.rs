@@ -29,7 +29,7 @@ if [ "$what" = kill-after ]; then kill -9 $PPID; fi
 if [ "$what" = fail-after ]; then exit 1; fi
 "#;
 /// What stands in for each program.
-const PROGRAMS: [(&str, &str); 7] = [
+const PROGRAMS: [(&str, &str); 8] = [
     // The generated menu has our arguments at the end of each line.
     (
         "usr/sbin/update-grub",
@@ -43,6 +43,12 @@ sed "s|^\([[:space:]]*linux[[:space:]].*\)\$|\1$GRUB_CMDLINE_LINUX_DEFAULT|" /bo
     ("usr/sbin/grub-reboot", ":"),
     ("usr/bin/grub-editenv", ":"),
     ("usr/bin/systemctl", ":"),
+    (
+        "usr/sbin/ethtool",
+        r#"rm -rf /sys/class/net/$2/queues/rx-*
+number=0
+while [ $number -lt $4 ]; do mkdir /sys/class/net/$2/queues/rx-$number; number=$((number + 1)); done"#,
+    ),
     ("usr/bin/udevadm", ":"),
     ("usr/bin/timeout", ":"),
     (
@@ -187,6 +193,44 @@ fn an_apply_and_a_revert_call_what_they_must() {
     assert!(calls.iter().any(|call| call.ends_with(" undefine --keep-nvram --domain rt0")), "{calls:?}");
     assert!(calls.iter().any(|call| call.starts_with("update-grub ")), "{calls:?}");
     assert_eq!(changed(&first, &live.list()), [""; 0]);
+}
+
+/// They are counted, set by a program, and put back; where the driver refuses, nothing waits for new interrupts.
+#[test]
+fn channels_of_a_network_interface_are_set_by_ethtool() {
+    let live = Live::new();
+    let queues = "sys/class/net/eth0/queues";
+    for number in 0..6 {
+        std::fs::create_dir_all(live.tree.at(&format!("{queues}/rx-{number}"))).expect("made");
+    }
+    std::fs::create_dir_all(live.tree.at("sys/devices/nic")).expect("made");
+    live.tree.link("sys/class/net/eth0/device", "../../../devices/nic");
+    let text = live.tree.read(PROFILE);
+    live.tree.write(PROFILE, format!("{text}'irq.channels' = 2\n"));
+    let count = || std::fs::read_dir(live.tree.at(queues)).expect("there").count();
+    let refused = live.copy();
+
+    live.run(APPLY).expect(0);
+    let calls = live.calls();
+    let at = |call: &str| calls.iter().position(|other| other == call).unwrap_or_else(|| panic!("{calls:?}"));
+    assert!(at("ethtool -L eth0 combined 2") < at("systemctl --no-block restart rtkvm-tune-irq.timer"));
+    assert_eq!(count(), 2);
+    live.run(APPLY).expect(0);
+    assert_eq!(live.calls(), [""; 0]);
+    live.run(&["revert"]).expect(0);
+    assert!(live.calls().contains(&"ethtool -L eth0 combined 6".to_owned()));
+    assert_eq!(count(), 6);
+
+    let first = refused.copy();
+    first.run(APPLY).expect(0);
+    let calls = first.calls();
+    let number = calls.iter().position(|call| call.starts_with("ethtool ")).expect("it is called");
+    refused.fault(number + 1, "fail");
+    let ran = refused.run(APPLY).expect(1);
+    assert!(ran.out.contains("not set  set /sys/class/net/eth0/queues/rx-* to 2"), "{}", ran.out);
+    let calls = refused.calls();
+    assert!(!calls.iter().any(|call| call.contains("rtkvm-tune-irq.timer")), "{calls:?}");
+    assert!(refused.tree.at(DROP_IN).exists());
 }
 
 /// Before its work is done or after it.
