@@ -124,6 +124,9 @@ fn report(
             let summary = match (&not_done, reports.is_empty(), kept.is_empty()) {
                 (Some(_), ..) => "Not reverted.",
                 (None, true, true) => "Nothing to revert.",
+                (None, false, true) if reports.iter().any(Report::is_refusal) => {
+                    "Reverted, but for what is named as not set. What the kernel was started with runs until the next boot."
+                }
                 (None, false, true) => {
                     "Reverted: as before the first apply. What the kernel was started with runs until the next boot."
                 }

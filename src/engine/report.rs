@@ -46,6 +46,11 @@ impl Report {
         matches!(self.outcome, Outcome::Failed(_) | Outcome::Skipped)
     }
 
+    /// Whether the machine did not take it, and the rest went on.
+    pub fn is_refusal(&self) -> bool {
+        matches!(self.outcome, Outcome::Impossible(_))
+    }
+
     /// Why it failed; nothing if it did not.
     pub fn why(&self) -> &str {
         if let Outcome::Failed(why) = &self.outcome { why } else { "" }
@@ -81,10 +86,7 @@ pub fn left_open(reports: &[Report], item: &Item) -> bool {
     let any = |of: fn(&Outcome) -> bool| reports.iter().any(|report| of(&report.outcome));
     let explained = match item.reach {
         Reach::Reboot => any(|outcome| matches!(outcome, Outcome::LeftToYou)),
-        Reach::Live => {
-            let refused = |report: &Report| matches!(report.outcome, Outcome::Impossible(_));
-            reports.iter().any(|report| refused(report) && is_about(report, item))
-        }
+        Reach::Live => reports.iter().any(|report| report.is_refusal() && is_about(report, item)),
         Reach::GuestRestart | Reach::Check => false,
     };
     let open = matches!(

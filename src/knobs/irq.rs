@@ -246,8 +246,10 @@ const CHANNELS: Knob = Knob {
     why: "Many drivers ask for a channel, a pair of queues with its interrupt, for each CPU of the machine. All of them \
         end on the housekeeping CPUs, where more channels than CPUs gain nothing and take interrupt vectors, of which an x86 \
         CPU has about 200. \"on\" leaves as many as the device's node has housekeeping CPUs, a number so many; an interface \
-        that has fewer keeps them. The interface loses its link for a moment, and the driver places the new interrupts, \
-        which irq.new-devices then moves.",
+        that has fewer keeps them. The interface loses its link for a moment, also under guests that run, and the driver places \
+        the new interrupts, which irq.new-devices then moves. What is counted are receive queues: of an interface that is \
+        down, and with drivers that set up several for a channel, they are not the channels, and the row keeps differing; so \
+        it does with drivers that have channels for receiving and sending apart. Keep the knob off there.",
     source: "ethtool(8) (--set-channels); Linux ABI/testing/sysfs-class-net-queues",
     since: "Linux 3.0 (ethtool -L); drivers each in their own time",
     check: "the number of /sys/class/net/INTERFACE/queues/rx-*, of interfaces with a device",
@@ -271,4 +273,5 @@ const CHANNELS: Knob = Knob {
     },
 };
 
-const LINK_DOWN: &str = "a network interface that gets other channels loses its link for a moment";
+const LINK_DOWN: &str = "a network interface that gets other channels loses its link for a moment, and guests \
+    that run on it their network";

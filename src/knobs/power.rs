@@ -7,7 +7,7 @@ use super::{Context, Disruption, Knob, Reach, Setting, Values, attribute, unfit}
 use crate::facts::power::{Policy, Uncore, energy_bias, idle_disable, policy, resume_latency};
 use crate::formats::HostPath;
 use crate::profile::{Diagnostic, KnobValue};
-use crate::resources::{Resource, State, Value, WAKE_UP_UNIT};
+use crate::resources::{Resource, State, Value, WAKE_UP_UNIT, untold};
 
 pub(super) const KNOBS: &[Knob] = &[
     RESUME_LATENCY,
@@ -75,17 +75,7 @@ const CPU_DMA_LATENCY: Knob = Knob {
         let (found, state) = match ctx.facts.power.wake_up_bound {
             Ok(bound) if i64::from(bound) <= most => (Some(bound), State::InLine),
             Ok(bound) => (Some(bound), State::Differs(None)),
-            Err(error) => {
-                let why = format!("/dev/cpu_dma_latency {error}");
-                (
-                    None,
-                    if error.forbidden().is_some() {
-                        State::Unverifiable(why)
-                    } else {
-                        State::NotApplicable(why)
-                    },
-                )
-            }
+            Err(error) => (None, untold(&HostPath::new("/dev/cpu_dma_latency"), error)),
         };
         let found = found.map(|bound| format!("{bound} us"));
         let wanted = format!("{most} us");

@@ -449,8 +449,8 @@ fn steps(
                 let after = on.then(|| definition.to_string());
                 starts.push(Step::Link { path: path.clone(), before, after });
             }
+            Resource::Check { kept_by: Some(unit), .. } => kept.push(HostPath::new(*unit)),
             // All arguments together, in the drop-in; and what cannot be set.
-            Resource::Check { kept_by: Some(unit), .. } => kept.push((HostPath::new(*unit), true)),
             Resource::Disk { copy: None, .. } => {}
             Resource::Arguments(_) | Resource::Check { .. } | Resource::Unfit { .. } => {}
         }
@@ -461,9 +461,10 @@ fn steps(
     domains.extend_from_slice(&restored.domains);
     starts.extend_from_slice(&restored.after_domains);
     let mut programs = after_change(&files);
-    let units = follow_ups(kept.iter().map(|(unit, there)| (unit, *there)));
-    let anew = |program: &Program| *program != Program::DaemonReload && !programs.contains(program);
-    programs.extend(units.into_iter().filter(anew).collect::<Vec<_>>());
+    let mut anew = follow_ups(kept.iter().map(|unit| (unit, true)));
+    // Their files may be as they were.
+    anew.retain(|program| *program != Program::DaemonReload && !programs.contains(program));
+    programs.append(&mut anew);
     programs.extend(of_new_channels(host, &attributes, &files));
     programs.extend(guests::missing_images(host, asked, &programs));
     files.extend(programs.into_iter().map(|program| Step::Run { program }));

@@ -144,11 +144,7 @@ impl Attribute {
 
     pub(super) fn observe(&self, host: &dyn Read) -> Observed {
         let (running, state) = match self.read(host) {
-            Err(ReadError::Absent) => {
-                (None, State::NotApplicable(format!("the kernel has no {}", self.path)))
-            }
-            Err(error @ ReadError::Untold) => (None, State::NotApplicable(format!("{} {error}", self.path))),
-            Err(error) => (None, super::unread(&self.path, error)),
+            Err(error) => (None, super::untold(&self.path, error)),
             Ok(text) => match self.want.parse_like(&text) {
                 None => {
                     let text = text.trim().to_owned();

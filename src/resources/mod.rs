@@ -208,6 +208,15 @@ fn unknown() -> Option<String> {
     Some("unknown".into())
 }
 
+/// How a value of the kernel's stands that could not be read: one that it has not got cannot be set either.
+pub fn untold(path: &HostPath, error: ReadError) -> State {
+    match error {
+        ReadError::Absent => State::NotApplicable(format!("the kernel has no {path}")),
+        ReadError::Untold => State::NotApplicable(format!("{path} {error}")),
+        error => unread(path, error),
+    }
+}
+
 /// How something stands that could not be read.
 fn unread(what: impl fmt::Display, error: ReadError) -> State {
     match error.forbidden() {

@@ -217,9 +217,18 @@ fn channels_of_a_network_interface_are_set_by_ethtool() {
     assert_eq!(count(), 2);
     live.run(APPLY).expect(0);
     assert_eq!(live.calls(), [""; 0]);
+    let stays = live.copy();
     live.run(&["revert"]).expect(0);
-    assert!(live.calls().contains(&"ethtool -L eth0 combined 6".to_owned()));
+    let calls = live.calls();
+    let put_back = calls.iter().position(|call| call == "ethtool -L eth0 combined 6").expect("it is called");
     assert_eq!(count(), 6);
+
+    // Nobody is told that all is as it was.
+    stays.fault(put_back + 1, "fail");
+    let ran = stays.run(&["revert"]).expect(0);
+    assert!(ran.out.contains("not set  set /sys/class/net/eth0/queues/rx-* to 6"), "{}", ran.out);
+    assert!(ran.out.contains("\nReverted, but for what is named as not set. "), "{}", ran.out);
+    assert!(!stays.tree.at(DROP_IN).exists());
 
     let first = refused.copy();
     first.run(APPLY).expect(0);
@@ -231,6 +240,37 @@ fn channels_of_a_network_interface_are_set_by_ethtool() {
     let calls = refused.calls();
     assert!(!calls.iter().any(|call| call.contains("rtkvm-tune-irq.timer")), "{calls:?}");
     assert!(refused.tree.at(DROP_IN).exists());
+}
+
+/// A kernel that was started with `nowatchdog` takes no other value, and its arguments go all the same.
+#[test]
+fn a_value_that_cannot_be_put_back_keeps_no_revert() {
+    let live = Live::new();
+    let path = "proc/sys/kernel/soft_watchdog";
+    live.tree.write(path, "1\n");
+    let text = live.tree.read(PROFILE);
+    live.tree.write(PROFILE, text.replace("\"watchdog.soft\" = \"keep\"\n", ""));
+    live.run(APPLY).expect(0);
+    assert_eq!(live.tree.read(path), "0\n");
+    let mut strace = Command::new("strace");
+    strace.args([
+        "-f",
+        "-qq",
+        "-o",
+        "/dev/null",
+        "-e",
+        "trace=write",
+        "-e",
+        "inject=write:error=EINVAL",
+        "-P",
+    ]);
+    strace.arg(live.tree.at(path)).arg("chroot").arg(&live.tree.root);
+    let ran =
+        tool(strace.args(["/usr/bin/rtkvm-tune", "revert"]).env("PATH", "/usr/sbin:/usr/bin"), "strace");
+    let ran = ran.expect(0);
+    assert!(ran.out.contains("not set  set /proc/sys/kernel/soft_watchdog to 1: "), "{}", ran.out);
+    assert!(ran.out.contains("\nReverted, but for what is named as not set. "), "{}", ran.out);
+    assert!(!live.tree.at(DROP_IN).exists());
 }
 
 /// Before its work is done or after it.
