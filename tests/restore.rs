@@ -32,7 +32,7 @@ fn restored(free: u64, live: bool) -> (Vec<Step>, Vec<HostPath>, usize) {
     };
     let how = How { live, ..How::default() };
     let restored = Restored::plan(&host, [&entry].into_iter(), how);
-    (restored.steps(Programs::default()), restored.finished, restored.notes.len())
+    (restored.steps(&Programs::default()), restored.finished, restored.notes.len())
 }
 
 #[test]

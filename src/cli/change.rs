@@ -164,7 +164,11 @@ pub(super) fn not_done(end: &End) -> Option<(String, String)> {
     let (why, reports, notes, error) = match end {
         End::Done => return None,
         End::RolledBack { why, reports, notes } => {
-            (why, reports, notes, format!("{why}\nWhat was done before it is taken back."))
+            let but = match reports.iter().any(Report::is_refusal) {
+                true => ", but for what is named as not set: `rtkvm-tune revert` tries that again",
+                false => "",
+            };
+            (why, reports, notes, format!("{why}\nWhat was done before it is taken back{but}."))
         }
         End::Stuck { why, reports, notes } => {
             let failed: String = reports

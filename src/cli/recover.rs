@@ -2,7 +2,7 @@
 
 use super::args::{Format, RecoverArgs};
 use super::{Outcome, change, load};
-use crate::engine::{self, Recovered};
+use crate::engine::{self, Recovered, Report};
 use crate::host::print;
 use crate::plan::text::printable;
 use serde_json::json;
@@ -34,7 +34,8 @@ fn text(recovered: &Recovered) -> String {
         Recovered::RolledBack { journal, reports, notes, whole } => {
             let run = &journal.run;
             let notes: String = notes.iter().map(|note| format!("  {note}\n")).collect();
-            let end = match (whole, notes.is_empty()) {
+            let all = notes.is_empty() && !reports.iter().any(Report::is_refusal);
+            let end = match (whole, all) {
                 (false, _) => "is not yet taken back whole",
                 (true, true) => "is taken back: everything is as it was before it",
                 (true, false) => "is taken back, but for what is named above",

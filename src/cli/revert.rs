@@ -46,7 +46,7 @@ fn plan(args: &RevertArgs, machine: &Machine, state: &State) -> Result<Reverting
     let how = How { force: args.force, live, disks: false, boot_id: boot_id.as_deref(), spared };
     let mut restored = Restored::plan(&snapshot, state.baseline.iter(), how);
     restored.take_out_elsewhere(&Boot::read(&snapshot), state);
-    let steps = restored.steps(Programs::default());
+    let steps = restored.steps(&Programs::default());
     Ok(Reverting { restored, steps, boot_id })
 }
 
@@ -125,7 +125,8 @@ fn report(
                 (Some(_), ..) => "Not reverted.",
                 (None, true, true) => "Nothing to revert.",
                 (None, false, true) if reports.iter().any(Report::is_refusal) => {
-                    "Reverted, but for what is named as not set. What the kernel was started with runs until the next boot."
+                    "Reverted, but for what is named as not set: revert again after the next boot, which ends as well what the \
+                     kernel was started with."
                 }
                 (None, false, true) => {
                     "Reverted: as before the first apply. What the kernel was started with runs until the next boot."
@@ -146,6 +147,6 @@ fn report(
     })?;
     match not_done {
         Some((_, error)) => Err(error),
-        None => Ok(u8::from(!kept.is_empty())),
+        None => Ok(u8::from(!kept.is_empty() || reports.iter().any(Report::is_refusal))),
     }
 }

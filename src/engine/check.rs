@@ -48,7 +48,7 @@ pub(super) fn program(step: &Step) -> Option<Program> {
         Step::Attribute { path, after: Value::Affinity(cpus), .. } => {
             Some(Program::Place { thread: thread(path)?, cpus: cpus.clone() })
         }
-        Step::Attribute { path, after: Value::Count(count), .. } => {
+        Step::Attribute { path, after: Value::Channels(count), .. } => {
             let interface = channels::interface(path)?.to_owned();
             Some(Program::SetChannels { interface, count: *count })
         }
@@ -139,7 +139,7 @@ pub(super) fn preflight(steps: &[Step], root: &Root, kept: usize) -> Result<(), 
     let mut wanted: Vec<(HostPath, u64)> = vec![(state, 4 * kept as u64)];
     for step in steps {
         match step {
-            Step::Attribute { after, .. } if root.is_live() && after.is_of_a_thread() => {}
+            Step::Attribute { after, .. } if root.is_live() && after.is_by_a_program() => {}
             Step::Attribute { path, .. } => {
                 if let Err(errno) = root.writable(path) {
                     found.push(cannot(path, errno));

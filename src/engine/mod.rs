@@ -82,8 +82,9 @@ pub fn carry_out_all(
 ) -> Result<(Vec<Report>, End), Vec<String>> {
     let changes = |step: &Step| root.is_live() || !matches!(step, Step::Run { .. });
     if !work.steps.iter().any(changes) {
-        let reports =
+        let mut reports: Vec<_> =
             work.steps.iter().map(|step| report(step, carry_out(step, work.trial, root, writer))).collect();
+        reports.extend(forget(work.finished, state, writer));
         return Ok((reports, End::Done));
     }
     let runs = |program| work.steps.contains(&Step::Run { program });
@@ -91,7 +92,6 @@ pub fn carry_out_all(
     let mut journal = Journal::new(work.run.clone(), entries);
     journal.update_grub = runs(Program::UpdateGrub);
     journal.mkconfig = runs(Program::Mkconfig);
-    journal.daemon_reload = runs(Program::DaemonReload);
     journal.boot_once = runs(Program::BootOnce);
     journal.generated = rollback::generated(root);
     let text = journal.text();
@@ -144,6 +144,15 @@ pub fn carry_out_all(
     Ok((reports, End::Done))
 }
 
+/// What is as it was before by itself, after a boot, is no longer ours. Only a failure is reported.
+fn forget(finished: &[HostPath], mut state: State, writer: &Writer) -> Option<Report> {
+    let ours = state.baseline.len();
+    state.baseline.retain(|entry| !finished.contains(&entry.path));
+    let stored = if state.baseline.len() == ours { Ok(()) } else { writer.store(STATE, &state.text()) };
+    let failed = |why| Report { step: format!("write {STATE_DIR}/{STATE}"), outcome: Outcome::Failed(why) };
+    stored.err().map(failed)
+}
+
 /// The state of earlier runs.
 ///
 /// # Errors
@@ -168,7 +177,7 @@ fn all_steps(work: &Work, root: &Root, writer: &Writer, signals: &Signals) -> Tr
             true => Outcome::Skipped,
             false => {
                 begun = at + 1;
-                match steps::is_needless(step, &work.steps[..at], &reports) {
+                match steps::is_needless(step, &work.steps[..at], root) {
                     true => Outcome::Impossible("no network interface got other channels".into()),
                     false => carry_out(step, work.trial, root, writer),
                 }

@@ -1,5 +1,6 @@
 //! What became of each step, and of a run, for people and programs.
 
+use super::steps::describe;
 use crate::host::Program;
 use crate::knobs::{self, Reach};
 use crate::plan::{Item, Plan, Step};
@@ -51,6 +52,12 @@ impl Report {
         matches!(self.outcome, Outcome::Impossible(_))
     }
 
+    /// Whether it started what moves new interrupts.
+    fn starts_timer(&self) -> bool {
+        let step = Step::Run { program: Program::StartIrqTimer };
+        self.outcome == Outcome::Done && self.step == describe(&step)
+    }
+
     /// Why it failed; nothing if it did not.
     pub fn why(&self) -> &str {
         if let Outcome::Failed(why) = &self.outcome { why } else { "" }
@@ -80,13 +87,16 @@ impl fmt::Display for Report {
 }
 
 /// What an apply left undone although nothing failed: settings of the plan after it that are still missing or
-/// different, but for those that the reports explain already: arguments that wait for update-grub in a tree, and
-/// interrupts once one of them was refused.
+/// different, but for those that the reports explain already: arguments that wait for update-grub in a tree,
+/// interrupts once one of them was refused, and those that the timer moves in a moment.
 pub fn left_open(reports: &[Report], item: &Item) -> bool {
     let any = |of: fn(&Outcome) -> bool| reports.iter().any(|report| of(&report.outcome));
     let explained = match item.reach {
         Reach::Reboot => any(|outcome| matches!(outcome, Outcome::LeftToYou)),
-        Reach::Live => reports.iter().any(|report| report.is_refusal() && is_about(report, item)),
+        Reach::Live => reports.iter().any(|report| {
+            report.is_refusal() && is_about(report, item)
+                || report.starts_timer() && item.knob == knobs::IRQ_AFFINITY
+        }),
         Reach::GuestRestart | Reach::Check => false,
     };
     let open = matches!(

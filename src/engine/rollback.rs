@@ -59,10 +59,17 @@ pub fn recover(root: &Root, writer: &Writer) -> Result<Recovered, String> {
     let boot_id = boot_id(root);
     let how = How { live: root.is_live(), disks: true, boot_id: boot_id.as_deref(), ..How::default() };
     let entries: Vec<&Entry> = journal.entries.iter().collect();
-    let programs = Programs { keep_generated: is_as_before(&journal, root), ..Programs::of(&journal) };
-    let (reports, mut notes) = put_back(&entries, how, programs, root, writer);
-    let whole = settle(&reports, &mut notes, &journal, state, writer);
-    Ok(Recovered::RolledBack { journal, reports, notes, whole })
+    // Whether they read what changed is not known.
+    let programs = Programs {
+        update_grub: journal.update_grub,
+        mkconfig: journal.mkconfig,
+        forget_once: journal.boot_once,
+        keep_generated: is_as_before(&journal, root),
+        ..Programs::after(entries.iter().copied())
+    };
+    let mut back = put_back(&entries, how, &programs, root, writer);
+    let whole = settle(&mut back, &journal, state, writer);
+    Ok(Recovered::RolledBack { journal, reports: back.reports, notes: back.notes, whole })
 }
 
 /// Takes the steps back that were begun. What they wrote is known to be ours.
@@ -78,29 +85,34 @@ pub(super) fn after_failure(
     let entries: Vec<&Entry> = journal.entries.iter().filter(touched).collect();
     let ran = |program| begun.contains(&Step::Run { program });
     let programs = Programs {
-        daemon_reload: ran(Program::DaemonReload),
         update_grub: ran(Program::UpdateGrub),
         mkconfig: ran(Program::Mkconfig),
         forget_once: ran(Program::BootOnce),
         keep_generated: is_as_before(journal, root),
+        ..Programs::after(entries.iter().copied())
     };
     let boot_id = journal.run.began.boot_id.as_deref();
     let how = How { force: true, live: root.is_live(), disks: true, boot_id, spared: None };
-    let (reports, mut notes) = put_back(&entries, how, programs, root, writer);
-    match settle(&reports, &mut notes, journal, state, writer) {
+    let mut back = put_back(&entries, how, &programs, root, writer);
+    let whole = settle(&mut back, journal, state, writer);
+    let PutBack { reports, notes, .. } = back;
+    match whole {
         true => End::RolledBack { why, reports, notes },
         false => End::Stuck { why, reports, notes },
     }
 }
 
+/// What came of putting entries back.
+struct PutBack {
+    reports: Vec<Report>,
+    /// What stays as it is.
+    notes: Vec<String>,
+    /// The values that the machine did not take back.
+    refused: Vec<HostPath>,
+}
+
 /// Puts entries back, each on its own: one that fails keeps no other from being tried.
-fn put_back(
-    entries: &[&Entry],
-    how: How,
-    programs: Programs,
-    root: &Root,
-    writer: &Writer,
-) -> (Vec<Report>, Vec<String>) {
+fn put_back(entries: &[&Entry], how: How, programs: &Programs, root: &Root, writer: &Writer) -> PutBack {
     let mut notes = Vec::new();
     for entry in entries.iter().filter(|entry| !matches!(entry.change, Change::Attribute { .. })) {
         if let Err(errno) = writer.remove_temporary(&entry.path) {
@@ -136,23 +148,26 @@ fn put_back(
     let told = |report: &(Report, &Step)| {
         !matches!(report.1, Step::Directory { .. }) || matches!(report.0.outcome, Outcome::Failed(_))
     };
-    let reports = carried.zip(&steps).filter(told).map(|(report, _)| report).collect();
+    let carried: Vec<_> = carried.zip(&steps).collect();
+    let refused = carried.iter().filter_map(|(report, step)| match step {
+        Step::Attribute { path, .. } if report.is_refusal() => Some(path.clone()),
+        _ => None,
+    });
+    let refused = refused.collect();
+    let reports = carried.into_iter().filter(told).map(|(report, _)| report).collect();
     notes.extend(restored.notes.into_iter().chain(restored.told));
-    (reports, notes)
+    PutBack { reports, notes, refused }
 }
 
-/// Ends a run that was taken back: the journal goes, unless something could not be put back.
-fn settle(
-    reports: &[Report],
-    notes: &mut Vec<String>,
-    journal: &Journal,
-    mut state: State,
-    writer: &Writer,
-) -> bool {
+/// Ends a run that was taken back: the journal goes, unless something failed. A value that the machine did not take back
+/// stays ours, with what was there before.
+fn settle(back: &mut PutBack, journal: &Journal, mut state: State, writer: &Writer) -> bool {
+    let PutBack { reports, notes, refused } = back;
     if reports.iter().any(Report::is_failure) {
         return false;
     }
-    let (steps, failed) = (reports.len(), 0);
+    state.keep(journal.entries.iter().filter(|entry| refused.contains(&entry.path)));
+    let (steps, failed) = (reports.len(), refused.len());
     state.remember(Record { run: journal.run.clone(), outcome: Ending::RolledBack, steps, failed });
     // What was is back; that the history lacks a run is no reason to call the machine half done.
     notes.extend(writer.store(STATE, &state.text()).err());

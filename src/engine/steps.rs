@@ -1,7 +1,7 @@
 //! Carrying one step out, and reading back what it did.
 
 use super::check::program;
-use super::report::{Outcome, Report};
+use super::report::Outcome;
 use crate::facts::boot::GRUB_CFG;
 use crate::facts::irqs::DEFAULT_AFFINITY;
 use crate::facts::{grubenv, trial};
@@ -23,6 +23,9 @@ pub(super) fn describe(step: &Step) -> String {
         Step::Attribute { path, before, after: Value::Affinity(cpus), .. } => {
             let name = status(before).map(|thread| thread.name.to_owned()).unwrap_or_default();
             format!("keep {name} on CPUs {cpus}, {path}")
+        }
+        Step::Attribute { path, after: after @ Value::Channels(_), .. } => {
+            format!("give {} {after} channels, {path}", channels::interface(path).unwrap_or("an interface"))
         }
         Step::Attribute { path, after, .. } => format!("set {path} to {after}"),
         Step::Disk { path, copy: Some(copy), .. } => {
@@ -54,10 +57,14 @@ pub(super) fn describe(step: &Step) -> String {
 
 /// Whether it moves interrupts that did not come: started all the same, the timer would have this run tried again and
 /// again where a driver refuses the channels.
-pub(super) fn is_needless(step: &Step, before: &[Step], reports: &[Report]) -> bool {
-    let sets_channels = |step: &Step| step.path().is_some_and(|path| channels::interface(path).is_some());
-    let mut done = before.iter().zip(reports).filter(|(_, report)| report.outcome == Outcome::Done);
-    *step == Step::Run { program: Program::StartIrqTimer } && !done.any(|(step, _)| sets_channels(step))
+pub(super) fn is_needless(step: &Step, earlier: &[Step], root: &Root) -> bool {
+    let changed = |step: &Step| match step {
+        Step::Attribute { path, before, after: Value::Channels(_), .. } => {
+            root.file(path).is_ok_and(|now| now.text() != before.as_str())
+        }
+        _ => false,
+    };
+    *step == Step::Run { program: Program::StartIrqTimer } && !earlier.iter().any(changed)
 }
 
 /// `trial` is what the entry must have that GRUB is to boot once.
@@ -90,9 +97,9 @@ pub(super) fn carry_out(step: &Step, trial: Option<&Trial>, root: &Root, writer:
             }
         }
         // A driver may have none to be set, or fewer.
-        Step::Attribute { path, after, .. } if root.is_live() && channels::interface(path).is_some() => {
-            match program(step).map_or(Outcome::LeftToYou, |program| run(&program, writer)) {
-                Outcome::Done => read_back(path, after, root),
+        Step::Attribute { path, after: after @ Value::Channels(_), .. } if root.is_live() => {
+            let set = program(step).map_or(Outcome::LeftToYou, |program| run(&program, writer));
+            match if set == Outcome::Done { read_back(path, after, root) } else { set } {
                 Outcome::Failed(why) => Outcome::Impossible(why),
                 other => other,
             }

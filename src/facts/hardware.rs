@@ -72,7 +72,7 @@ fn there(host: &dyn Read, path: &str) -> Option<bool> {
     match host.head(&HostPath::new(path), 0) {
         Ok(_) | Err(ReadError::Unsuitable | ReadError::Refused(_)) => Some(true),
         Err(ReadError::Absent) => Some(false),
-        Err(ReadError::Untold | ReadError::NoAnswer) => None,
+        Err(ReadError::Untold | ReadError::NoAnswer | ReadError::NoEthtool) => None,
     }
 }
 

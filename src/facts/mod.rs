@@ -35,7 +35,7 @@ pub use owners::{Banned, Owners, Tuned};
 pub use power::Power;
 pub use processes::{FreeThread, KernelThread, RunningGuest, Service, ThreadKind};
 pub use processor::Processor;
-pub use queues::{Channels, Queue};
+pub use queues::{Interface, Queue, interfaces, interrupts};
 
 use crate::formats::{CpuSet, HostPath};
 use crate::host::{Read, ReadError};
@@ -82,9 +82,6 @@ pub struct Facts {
     /// Queues of network interfaces.
     #[serde(skip)]
     pub queues: Vec<Queue>,
-    /// The channels of network interfaces.
-    #[serde(skip)]
-    pub channels: Vec<Channels>,
     /// Where systemd lets processes run.
     #[serde(skip)]
     pub manager: Manager,
@@ -149,7 +146,6 @@ impl Facts {
             threads,
             free_threads,
             queues: queues::read(host),
-            channels: queues::channels(host),
             manager: Manager::read(host),
             trial,
             templates,

@@ -1,8 +1,8 @@
 //! Queues of network interfaces, and which CPUs they are steered to. Source: Linux networking/scaling.rst.
 
 use super::{number, numbered, text};
-use crate::formats::{CpuSet, HostPath, channels};
-use crate::host::Read;
+use crate::formats::{Channels, CpuSet, HostPath, channels};
+use crate::host::{Read, ReadError};
 
 /// A queue with a mask of CPUs.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -15,15 +15,15 @@ pub struct Queue {
     pub cpus: CpuSet,
 }
 
-/// How many channels a network interface of a device has: pairs of queues with an interrupt each.
+/// A network interface of a device, and its channels: queues with an interrupt each.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Channels {
-    /// The interface.
-    pub interface: String,
-    /// Where the number is read.
+pub struct Interface {
+    /// Its name.
+    pub name: String,
+    /// What stands for asking for its channels.
     pub path: HostPath,
-    /// How many there are.
-    pub count: u64,
+    /// What it has.
+    pub channels: Result<Channels, ReadError>,
     /// The memory node of its device; `None` if the firmware does not tell.
     pub node: Option<u32>,
 }
@@ -31,17 +31,33 @@ pub struct Channels {
 /// Where interfaces are.
 const NET: &str = "/sys/class/net";
 
-/// The channels of each interface of a device: bridges, and the ends of guests' cables, have none to be set.
-pub fn channels(host: &dyn Read) -> Vec<Channels> {
+/// Each interface of a device: bridges, and the ends of guests' cables, have no channels to be set. On a running machine
+/// each is asked by a program of its own.
+pub fn interfaces(host: &dyn Read) -> Vec<Interface> {
     let interfaces = HostPath::new(NET);
-    let of_interface = |interface: &String| {
-        let device = interfaces.join(interface).join("device");
+    let of_interface = |name: &String| {
+        let device = device(name);
         host.link(&device).ok()?;
-        let path = channels::path(interface);
-        let (count, node) = (number(host, &path)?, number(host, &device.join("numa_node")));
-        Some(Channels { interface: interface.clone(), path, count, node })
+        let path = channels::path(name);
+        let channels = match host.file(&path) {
+            Ok(file) => Channels::parse(&file.text()).ok_or(ReadError::Unsuitable),
+            // Its driver knows of none.
+            Err(ReadError::Absent) => Ok(Channels { combined: 0, most: 0 }),
+            Err(error) => Err(error),
+        };
+        Some(Interface { name: name.clone(), path, channels, node: number(host, &device.join("numa_node")) })
     };
     host.list(&interfaces).unwrap_or_default().iter().filter_map(of_interface).collect()
+}
+
+/// The interrupts of an interface's device: other ones once it has other channels.
+/// Source: Linux ABI/testing/sysfs-bus-pci (msi_irqs).
+pub fn interrupts(host: &dyn Read, interface: &str) -> Vec<u32> {
+    numbered(host, &device(interface).join("msi_irqs"), "").unwrap_or_default()
+}
+
+fn device(interface: &str) -> HostPath {
+    HostPath::new(NET).join(interface).join("device")
 }
 
 /// The directions, each with its mask.

@@ -19,6 +19,7 @@ pub mod thread;
 pub mod time;
 pub mod trial;
 
+pub use channels::Channels;
 pub use cpuset::CpuSet;
 pub use image::{Image, ImageCopy, ImageFormat};
 pub use libvirt::Connection;

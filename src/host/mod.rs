@@ -5,6 +5,7 @@
 
 mod capabilities;
 mod capture;
+mod ethtool;
 mod images;
 mod kernel_log;
 mod libvirt;
@@ -101,6 +102,8 @@ pub enum ReadError {
     Refused(nix::errno::Errno),
     /// The libvirt that has it does not answer.
     NoAnswer,
+    /// `ethtool`, which alone tells of it, cannot be run.
+    NoEthtool,
 }
 
 impl ReadError {
@@ -128,6 +131,9 @@ impl fmt::Display for ReadError {
             ReadError::Untold => f.write_str("is not part of this description of the machine"),
             ReadError::Unsuitable => f.write_str("is not a regular file of reasonable size"),
             ReadError::NoAnswer => f.write_str("is not known: libvirt does not answer"),
+            ReadError::NoEthtool => {
+                f.write_str("is not known: install the package ethtool, which tells and sets it")
+            }
             ReadError::Refused(errno) => write!(f, "{}", errno.desc()),
         }
     }

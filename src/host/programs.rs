@@ -62,7 +62,8 @@ pub enum Program {
     },
     /// `systemctl restart`: the process that keeps the bound on the time in which every CPU wakes starts anew.
     KeepWakeUpBound,
-    /// `systemctl stop`: it ends, and the bound with it.
+    /// `systemctl stop` with a pattern: it ends, and the bound with it. A pattern that no unit matches is no error
+    /// (systemctl(1)): where the process does not run and its file is gone, systemd knows no such unit.
     DropWakeUpBound,
     /// `systemctl restart`: in a moment the interrupts of devices that came up are moved.
     StartIrqTimer,
@@ -176,7 +177,7 @@ impl Program {
             Program::Place { .. } => "taskset --cpu-list --pid",
             Program::SetChannels { .. } => "ethtool -L",
             Program::KeepWakeUpBound => "systemctl restart rtkvm-tune-cpu-dma-latency.service",
-            Program::DropWakeUpBound => "systemctl stop rtkvm-tune-cpu-dma-latency.service",
+            Program::DropWakeUpBound => "systemctl stop rtkvm-tune-cpu-dma-latency*",
             Program::StartIrqTimer => "systemctl --no-block restart rtkvm-tune-irq.timer",
             Program::MakeSeed { .. } => "xorriso -as mkisofs -quiet -V cidata -joliet -rational-rock",
             Program::RemoveSeed { .. } => "rm --force --",

@@ -1,6 +1,6 @@
 //! The directory that is `/` for everything: the live machine's, or the tree given with `--root`.
 
-use super::{File, MAX_FILE, Metadata, Node, Read, ReadError, kernel_log, libvirt};
+use super::{File, MAX_FILE, Metadata, Node, Read, ReadError, ethtool, kernel_log, libvirt};
 use crate::formats::image::HEAD;
 use crate::formats::{Connection, HostPath, Image, channels};
 use nix::errno::Errno;
@@ -180,9 +180,7 @@ impl Read for Root {
             return libvirt::definition(path);
         }
         if let Some(interface) = channels::interface(path).filter(|_| self.live) {
-            let (queues, prefix) = channels::queues(interface);
-            let count = self.list(&queues)?.iter().filter(|name| name.starts_with(prefix)).count();
-            return Ok(Rc::new(File { bytes: format!("{count}\n").into_bytes(), mode: 0o644 }));
+            return ethtool::channels(interface);
         }
         self.read(path, MAX_FILE, true)
     }

@@ -92,6 +92,11 @@ impl Entry {
         numbered && self.boot_id.as_deref() != boot_id
     }
 
+    /// Whether it is a number of huge pages.
+    fn is_of_pages(&self) -> bool {
+        self.path.split().1 == "nr_hugepages"
+    }
+
     /// Whether a tree's file has the start of what we wrote to it over what was there: a write that was short, on a disk
     /// that was full. The kernel takes a value whole.
     pub fn is_torn(&self, host: &dyn Read) -> bool {
@@ -108,7 +113,7 @@ impl Entry {
     pub fn standing(&self, host: &dyn Read) -> Result<Standing, ReadError> {
         match &self.change {
             Change::Attribute { before, ours } => match host.file(&self.path) {
-                Ok(file) => Ok(attribute(before, ours, &file.text())),
+                Ok(file) => Ok(attribute(self.is_of_pages(), (before, ours), &file.text())),
                 Err(ReadError::Absent) => Ok(Standing::Gone),
                 Err(error) => Err(error),
             },
@@ -209,7 +214,8 @@ fn torn(before: &[u8], ours: &[u8], now: &[u8]) -> bool {
     (1..=same).any(|taken| now[taken..] == before[taken.min(before.len())..])
 }
 
-fn attribute(before: &str, ours: &Value, now: &str) -> Standing {
+/// `pages` are granted in part: any number between what was and what was asked for is ours.
+fn attribute(pages: bool, (before, ours): (&str, &Value), now: &str) -> Standing {
     // Its number went to another thread.
     if ours.is_of_a_thread() && !now.is_empty() && !ours.is_same_thread(before, now) {
         return Standing::Gone;
@@ -219,7 +225,7 @@ fn attribute(before: &str, ours: &Value, now: &str) -> Standing {
         && let Some((line, rest)) = now.split_once('\n').filter(|(_, rest)| !rest.is_empty())
         && now != before
     {
-        return match attribute(before, ours, line) {
+        return match attribute(pages, (before, ours), line) {
             Standing::Foreign(_) => Standing::Foreign(format!("{line} {}", rest.trim())),
             _ => Standing::Ours,
         };
@@ -229,9 +235,8 @@ fn attribute(before: &str, ours: &Value, now: &str) -> Standing {
         _ if now == before => Standing::Before,
         (Some(was), _, Some(is)) if was == is => Standing::Before,
         (_, ours, Some(is)) if ours == is => Standing::Ours,
-        // The kernel grants part of what was asked: pages.
         (Some(Value::Count(was)), Value::Count(ours), Some(Value::Count(is)))
-            if (was.min(ours)..=was.max(ours)).contains(&is) =>
+            if pages && (was.min(ours)..=was.max(ours)).contains(&is) =>
         {
             Standing::Ours
         }
@@ -307,7 +312,7 @@ mod tests {
             ("4\n5\n", foreign("4 5")),
             ("?\n", foreign("?")),
         ] {
-            assert_eq!(attribute("0-15\n", &list, now), standing, "{now:?}");
+            assert_eq!(attribute(false, ("0-15\n", &list), now), standing, "{now:?}");
         }
         for (now, standing) in [
             ("4\n", Standing::Before),
@@ -315,7 +320,11 @@ mod tests {
             ("20\n", Standing::Ours),
             ("3\n", foreign("3")),
         ] {
-            assert_eq!(attribute("4\n", &Value::Count(25), now), standing, "{now:?}");
+            assert_eq!(attribute(true, ("4\n", &Value::Count(25)), now), standing, "{now:?}");
         }
+        // Of anything else a value between the two is somebody's own.
+        assert_eq!(attribute(false, ("4\n", &Value::Count(25)), "20\n"), foreign("20"));
+        let channels = attribute(true, ("combined 8 of 8\n", &Value::Channels(2)), "combined 4 of 8\n");
+        assert_eq!(channels, foreign("combined 4 of 8"));
     }
 }

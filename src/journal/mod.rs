@@ -123,8 +123,6 @@ pub struct Journal {
     /// Whether it runs `grub2-mkconfig`.
     #[serde(default)]
     pub mkconfig: bool,
-    /// Whether it runs `systemctl daemon-reload`.
-    pub daemon_reload: bool,
     /// Whether it runs `grub-reboot`.
     pub boot_once: bool,
     /// The SHA-256 of the boot loader's generated configuration when it began: while that is there, nothing of the run
@@ -136,9 +134,8 @@ pub struct Journal {
 impl Journal {
     /// The journal of a run that runs no program.
     pub fn new(run: Run, entries: Vec<Entry>) -> Journal {
-        let (update_grub, mkconfig, daemon_reload, boot_once) = (false, false, false, false);
-        let generated = None;
-        Journal { version: VERSION, run, entries, update_grub, mkconfig, daemon_reload, boot_once, generated }
+        let (update_grub, mkconfig, boot_once) = (false, false, false);
+        Journal { version: VERSION, run, entries, update_grub, mkconfig, boot_once, generated: None }
     }
 
     /// Reads the file's text.
@@ -213,6 +210,15 @@ impl State {
         }
         let done = |path: &HostPath| finished.contains(path) && !undone.contains(&path);
         self.baseline.retain(|entry| !done(&entry.path) && !entry.is_nothing());
+    }
+
+    /// Takes in entries of a run that was taken back, where nothing is ours yet.
+    pub fn keep<'e>(&mut self, entries: impl Iterator<Item = &'e Entry>) {
+        for entry in entries {
+            if self.entry(&entry.path).is_none() {
+                self.baseline.push(entry.clone());
+            }
+        }
     }
 
     /// Remembers a run, once.

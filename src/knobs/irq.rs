@@ -5,9 +5,11 @@ use super::services::{PROFILE, WRITTEN, file};
 use super::{Chosen, Context, Disruption, Knob, Reach, Setting, Values, unfit};
 use crate::facts::PROGRAM;
 use crate::facts::irqs::{DEFAULT_AFFINITY, directory};
-use crate::facts::{Irq, Movable};
-use crate::formats::{CpuSet, HostPath};
-use crate::resources::{Attribute, IRQ_RULES, IRQ_SERVICE, IRQ_TIMER, OwnedFile, Resource, State, Value};
+use crate::facts::{Interface, Irq, Movable};
+use crate::formats::{Channels, CpuSet, HostPath};
+use crate::resources::{
+    Attribute, IRQ_RULES, IRQ_SERVICE, IRQ_TIMER, OwnedFile, Resource, State, Value, untold,
+};
 
 pub(super) const KNOBS: &[Knob] = &[BOOT_AFFINITY, DEFAULT, AFFINITY, NEW_DEVICES, CHANNELS];
 
@@ -245,33 +247,51 @@ const CHANNELS: Knob = Knob {
     summary: "Give network interfaces no more channels than CPUs handle their interrupts",
     why: "Many drivers ask for a channel, a pair of queues with its interrupt, for each CPU of the machine. All of them \
         end on the housekeeping CPUs, where more channels than CPUs gain nothing and take interrupt vectors, of which an x86 \
-        CPU has about 200. \"on\" leaves as many as the device's node has housekeeping CPUs, a number so many; an interface \
-        that has fewer keeps them. The interface loses its link for a moment, also under guests that run, and the driver places \
-        the new interrupts, which irq.new-devices then moves. What is counted are receive queues: of an interface that is \
-        down, and with drivers that set up several for a channel, they are not the channels, and the row keeps differing; so \
-        it does with drivers that have channels for receiving and sending apart. Keep the knob off there.",
-    source: "ethtool(8) (--set-channels); Linux ABI/testing/sysfs-class-net-queues",
+        CPU has about 200. \"on\" leaves as many as the device's node has housekeeping CPUs, and an interface that has fewer \
+        keeps them; a number is how many each has, as far as its driver can. The interface loses its link for a moment, so that \
+        it waits while guests run, and the driver places the new interrupts, which irq.new-devices then moves. Counted are \
+        combined channels; drivers that have some for receiving and others for sending are left alone.",
+    source: "ethtool(8) (--set-channels); Linux networking/ethtool-netlink.rst (CHANNELS_GET)",
     since: "Linux 3.0 (ethtool -L); drivers each in their own time",
-    check: "the number of /sys/class/net/INTERFACE/queues/rx-*, of interfaces with a device",
+    check: "`ethtool -l INTERFACE`, of interfaces with a device",
     reach: Reach::Live,
-    disruption: Disruption::IrqMove,
+    disruption: Disruption::LinkLoss,
     values: Values::OPT_IN.or_number(1..=256, "channels"),
     settings: |ctx| {
-        let settings = ctx.facts.channels.iter().map(|channels| {
-            let most = match ctx.value {
-                Chosen::Number(most) => most.unsigned_abs(),
-                Chosen::Word(_) => near(ctx, channels.node).len() as u64,
-            };
-            let want = Value::Count(channels.count.min(most));
-            let setting = attribute(&channels.interface, channels.path.clone(), want, None);
-            Setting { note: Some(LINK_DOWN), ..setting }
-        });
-        let settings: Vec<Setting> = settings.collect();
         let none =
             || unfit("channels", "no more than CPUs", "no network interface with a device can be seen");
+        let settings: Vec<Setting> =
+            ctx.interfaces.iter().map(|interface| channels(ctx, interface)).collect();
         Ok(if settings.is_empty() { vec![none()] } else { settings })
     },
 };
+
+/// The knob of channels, for which each interface is asked.
+pub const CHANNELS_KNOB: &str = CHANNELS.id;
+
+fn channels(ctx: &Context, interface: &Interface) -> Setting {
+    let (name, path) = (&interface.name, &interface.path);
+    let (asked, at_most) = match ctx.value {
+        Chosen::Number(number) => (number.unsigned_abs(), false),
+        Chosen::Word(_) => (near(ctx, interface.node).len() as u64, true),
+    };
+    let found = match interface.channels {
+        Ok(Channels { most: 0, .. }) => {
+            return unfit(name, asked.to_string(), "its driver has no combined channels to set");
+        }
+        Ok(Channels { combined: 0, .. }) => {
+            return unfit(name, asked.to_string(), "it has channels for receiving and others for sending");
+        }
+        Ok(found) => found,
+        Err(error) => {
+            let (wanted, state) = (asked.to_string(), untold(path, error));
+            return Setting::new(name, Resource::Check { found: None, wanted, state, kept_by: None });
+        }
+    };
+    let most = if at_most { found.combined } else { found.most };
+    let setting = attribute(name, path.clone(), Value::Channels(asked.min(most)), None);
+    Setting { note: Some(LINK_DOWN), ..setting }
+}
 
 const LINK_DOWN: &str = "a network interface that gets other channels loses its link for a moment, and guests \
     that run on it their network";

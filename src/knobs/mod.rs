@@ -17,7 +17,7 @@ mod services;
 mod values;
 mod watchdog;
 
-use crate::facts::Facts;
+use crate::facts::{Facts, Interface};
 use crate::formats::{CpuSet, HostPath, ImageCopy};
 use crate::guest::Templates;
 use crate::placement::Placement;
@@ -27,7 +27,7 @@ use serde::Serialize;
 use std::collections::BTreeMap;
 
 pub use boot::EXTRA_ARGUMENTS;
-pub use irq::IRQ_AFFINITY;
+pub use irq::{CHANNELS_KNOB, IRQ_AFFINITY};
 pub use measured::measured;
 pub use owners::TUNED_KNOB;
 pub use services::{BOOT_UNIT_KNOB, IRQBALANCE_KNOB, PROFILE, UNIT, WANTED_BY};
@@ -93,6 +93,8 @@ pub enum Disruption {
     BriefStall,
     /// Interrupts go to other CPUs from then on.
     IrqMove,
+    /// A network interface loses its link for a moment.
+    LinkLoss,
     /// Guests must be stopped for it.
     GuestStop,
     /// The machine must reboot for it.
@@ -106,6 +108,7 @@ impl Disruption {
             Disruption::None => "none",
             Disruption::BriefStall => "brief stall",
             Disruption::IrqMove => "interrupts move",
+            Disruption::LinkLoss => "the link is lost for a moment",
             Disruption::GuestStop => "needs the guest stopped",
             Disruption::Reboot => "needs a reboot",
         }
@@ -130,6 +133,8 @@ pub struct Context<'a> {
     pub user_data: &'a [Option<String>],
     /// What makes each disk of a guest that has a base image and is not there, by its path.
     pub copies: &'a BTreeMap<String, ImageCopy>,
+    /// The network interfaces, where the profile asks for their channels.
+    pub interfaces: &'a [Interface],
 }
 
 /// One value that a knob asks for.

@@ -98,7 +98,9 @@ fn wake_up_unit(bound: i64) -> String {
          ConditionPathExists=/dev/cpu_dma_latency\n\
          \n\
          [Service]\n\
-         ExecStart=/bin/sh -c 'exec 3>/dev/cpu_dma_latency && echo \"$$0\" >&3 && exec sleep infinity' {bound:#010x}\n\
+         # It is started once the bound is in force.\n\
+         Type=forking\n\
+         ExecStart=/bin/sh -c 'exec 3>/dev/cpu_dma_latency && echo \"$$0\" >&3 && {{ sleep infinity & }}' {bound:#010x}\n\
          Restart=always\n\
          RestartSec=1\n\
          \n\

@@ -27,7 +27,7 @@ impl Running {
     }
 
     /// Why a change of this class waits; `how` does it all the same. That is what stalls CPUs, what moves an interrupt
-    /// of a device that a guest has, and what needs guests stopped. A definition waits for nothing: libvirt keeps the
+    /// of a device that a guest has, what takes a link, and what needs guests stopped. A definition waits for nothing: libvirt keeps the
     /// running guest as it is until its next start. Other interrupts leave the guests' CPUs, which is what they want.
     pub(super) fn waits(&self, disruption: Disruption, path: Option<&HostPath>, how: &str) -> Option<String> {
         let what = match disruption {
@@ -35,6 +35,8 @@ impl Running {
             Disruption::IrqMove if path.is_some_and(|path| self.interrupts.contains(path)) => {
                 "the interrupt is of a guest's device"
             }
+            // Which guests use the interface is not known.
+            Disruption::LinkLoss => "a network interface loses its link for a moment",
             Disruption::GuestStop => "it needs the guests stopped",
             _ => return None,
         };

@@ -2,6 +2,7 @@
 //! carries its steps out. Pure.
 
 mod boot;
+mod channels;
 mod counts;
 pub mod diff;
 mod effects;
@@ -16,18 +17,18 @@ pub mod table;
 pub mod text;
 mod trial;
 
-use crate::facts::Facts;
 use crate::facts::boot::{DROP_IN, RT_CONF};
 use crate::facts::trial::{RECORD, SCRIPT, TRIAL_UNIT};
+use crate::facts::{Facts, interfaces};
+use crate::formats::HostPath;
 use crate::formats::trial::Trial;
-use crate::formats::{HostPath, channels};
 use crate::guest::Templates;
 use crate::host::{Program, Read};
 use crate::journal::{self, Entry};
 use crate::knobs::{self, Choice, Context, Disruption, Knob, Reach, Setting};
 use crate::placement::{self, Placement};
 use crate::profile::{BootLoader, Diagnostic, Parsed, Profile};
-use crate::resources::{IRQ_TIMER, Observed, Resource, State, follow_ups};
+use crate::resources::{Observed, Resource, State, follow_ups};
 use boot::Boot;
 pub use boot::Held;
 pub use counts::Counts;
@@ -170,6 +171,8 @@ pub fn make(
     };
     let user_data = if scope == Scope::Runtime { Vec::new() } else { guests::user_data(host, profile)? };
     let copies = if scope == Scope::Runtime { Default::default() } else { guests::copies(host, profile)? };
+    let of_channels = |choice: &Choice| choice.knob.id == knobs::CHANNELS_KNOB && !choice.kept;
+    let interfaces = if choices.iter().any(of_channels) { interfaces(host) } else { Vec::new() };
     let context = |choice: &Choice| Context {
         profile,
         source: &parsed.source,
@@ -179,6 +182,7 @@ pub fn make(
         value: choice.value,
         user_data: &user_data,
         copies: &copies,
+        interfaces: &interfaces,
     };
     let mut asked = ask(context, &choices, scope)?;
     guests::keep_uuids(host, &mut asked, take_over);
@@ -465,28 +469,24 @@ fn steps(
     // Their files may be as they were.
     anew.retain(|program| *program != Program::DaemonReload && !programs.contains(program));
     programs.append(&mut anew);
-    programs.extend(of_new_channels(host, &attributes, &files));
+    let (attributes, _) = channels::first(host, attributes);
+    programs.extend(channels::follow_up(host, &attributes, &files));
     programs.extend(guests::missing_images(host, asked, &programs));
     files.extend(programs.into_iter().map(|program| Step::Run { program }));
     [attributes, files, disks, domains, starts, boot, restored.directories().collect()].concat()
 }
 
-/// An interface that gets other channels gets other interrupts, which go where its driver puts them.
-fn of_new_channels(host: &dyn Read, attributes: &[Step], files: &[Step]) -> Option<Program> {
-    let mut changed = attributes.iter().filter_map(Step::path);
-    changed.find(|path| channels::interface(path).is_some())?;
-    let timer = HostPath::new(IRQ_TIMER);
-    let planned = files.iter().any(|step| step.path() == Some(&timer));
-    (planned || host.file(&timer).is_ok()).then_some(Program::StartIrqTimer)
-}
-
 /// The programs that make the changes of these files take effect.
 fn after_change(files: &[Step]) -> Vec<Program> {
-    let changed = files.iter().filter_map(|step| match step {
+    follow_ups(changed(files))
+}
+
+/// Which files and links are changed, and whether they are there afterwards.
+fn changed(files: &[Step]) -> impl Iterator<Item = (&HostPath, bool)> {
+    files.iter().filter_map(|step| match step {
         Step::File { path, after, .. } | Step::Link { path, after, .. } => Some((path, after.is_some())),
         _ => None,
-    });
-    follow_ups(changed)
+    })
 }
 
 impl Item {

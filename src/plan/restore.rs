@@ -1,6 +1,6 @@
 //! What goes back to how it was before our first touch: a baseline's entries as items and steps.
 
-use super::{Item, Running, Step, boot};
+use super::{Item, Running, Step, boot, channels};
 use crate::facts::Boot;
 use crate::facts::boot::{DEFAULT_GRUB, DROP_IN, GRUB_D, Line};
 use crate::facts::owners::IRQBALANCE_UNIT;
@@ -9,9 +9,9 @@ use crate::facts::trial::{RECORD, SCRIPT};
 use crate::formats::boot_line::{Known, rewrite};
 use crate::formats::{Connection, HostPath};
 use crate::host::{GuestName, Metadata, Node, Program, Read};
-use crate::journal::{Change, Entry, Journal, Standing, State};
+use crate::journal::{Change, Entry, Standing, State};
 use crate::knobs::{self, Disruption, Reach};
-use crate::resources::{Observed, State as Stands, Value};
+use crate::resources::{Observed, State as Stands, Value, follow_ups};
 
 /// What earlier runs left for a plan to know.
 #[derive(Debug, Default)]
@@ -72,6 +72,9 @@ impl Restored {
         if how.disks {
             restored.keep_disks(&entries);
         }
+        let (attributes, gone) = channels::first(host, std::mem::take(&mut restored.attributes));
+        restored.attributes = attributes;
+        restored.items.retain(|item| item.path.as_ref().is_none_or(|path| !gone.contains(path)));
         // The inner ones first.
         restored.directories.sort_unstable_by(|a, b| b.cmp(a));
         restored.directories.dedup();
@@ -79,16 +82,19 @@ impl Restored {
     }
 
     /// Everything in the order in which it is done, with the programs that read what changed.
-    pub fn steps(&self, programs: Programs) -> Vec<Step> {
+    pub fn steps(&self, programs: &Programs) -> Vec<Step> {
         let run = |program, wanted: bool| wanted.then_some(Step::Run { program });
-        let follow_ups = super::after_change(&self.files);
-        let reload = programs.daemon_reload && !follow_ups.contains(&Program::DaemonReload);
+        let again = programs
+            .again
+            .iter()
+            .filter(|(path, _)| !self.files.iter().any(|step| step.path() == Some(path)));
+        let again = again.map(|(path, there)| (path, *there));
+        let follow_ups = follow_ups(again.chain(super::changed(&self.files)));
         let mut paths = self.boot.iter().filter_map(Step::path);
         let generate = |asked: bool| !programs.keep_generated && asked;
         let update_grub = generate(programs.update_grub || paths.clone().any(is_of_debian));
         let mkconfig = generate(programs.mkconfig || paths.any(|path| path.as_str() == DEFAULT_GRUB));
         let mut steps = [self.attributes.clone(), self.files.clone()].concat();
-        steps.extend(run(Program::DaemonReload, reload));
         steps.extend(follow_ups.into_iter().map(|program| Step::Run { program }));
         steps.extend_from_slice(&self.domains);
         steps.extend_from_slice(&self.after_domains);
@@ -284,10 +290,11 @@ impl Restored {
 }
 
 /// Programs that are run whatever changes.
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Clone, Default)]
 pub struct Programs {
-    /// `systemctl daemon-reload`.
-    pub daemon_reload: bool,
+    /// Those that make files take effect, which are or are not there: a kill may have come between a file that was put
+    /// back and its program.
+    pub again: Vec<(HostPath, bool)>,
     /// `update-grub`.
     pub update_grub: bool,
     /// `grub2-mkconfig`.
@@ -299,15 +306,13 @@ pub struct Programs {
 }
 
 impl Programs {
-    /// Those of a run that was interrupted: whether they read what changed is not known.
-    pub fn of(journal: &Journal) -> Programs {
-        Programs {
-            daemon_reload: journal.daemon_reload,
-            update_grub: journal.update_grub,
-            mkconfig: journal.mkconfig,
-            forget_once: journal.boot_once,
-            keep_generated: false,
-        }
+    /// Those for the files of a run that is taken back.
+    pub fn after<'e>(entries: impl Iterator<Item = &'e Entry>) -> Programs {
+        let file = |entry: &Entry| match &entry.change {
+            Change::File { before, .. } => Some((entry.path.clone(), before.is_some())),
+            _ => None,
+        };
+        Programs { again: entries.filter_map(file).collect(), ..Programs::default() }
     }
 }
 

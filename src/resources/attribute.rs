@@ -2,7 +2,7 @@
 
 use super::{Observed, State};
 use crate::formats::thread::{kernel_thread, status, status_lines, with_cpus, with_policy};
-use crate::formats::{CpuSet, HostPath, Policy};
+use crate::formats::{Channels, CpuSet, HostPath, Policy};
 use crate::host::{Read, ReadError};
 use serde::{Deserialize, Serialize};
 use std::fmt;
@@ -28,6 +28,8 @@ pub enum Value {
     Count(u64),
     /// A number that may be negative.
     Number(i64),
+    /// Channels of a network interface, as many as serve both directions.
+    Channels(u64),
     /// One of several words, which the kernel shows in brackets: `always madvise [never]`.
     Choice(String),
     /// CPUs in list notation.
@@ -46,7 +48,7 @@ impl Value {
     /// The text that the kernel takes.
     pub fn for_kernel(&self) -> String {
         match self {
-            Value::Count(count) => count.to_string(),
+            Value::Count(count) | Value::Channels(count) => count.to_string(),
             Value::Number(number) => number.to_string(),
             Value::Choice(word) => word.clone(),
             Value::List(cpus) | Value::Affinity(cpus) => cpus.to_string(),
@@ -61,6 +63,10 @@ impl Value {
         match self {
             Value::Policy(policy) => with_policy(before, *policy),
             Value::Affinity(cpus) => with_cpus(before, cpus),
+            Value::Channels(combined) => {
+                let most = Channels::parse(before).map_or(*combined, |channels| channels.most);
+                format!("{}\n", Channels { combined: *combined, most })
+            }
             _ => format!("{}\n", self.for_kernel()),
         }
     }
@@ -68,6 +74,11 @@ impl Value {
     /// Whether it is of a thread, which may end while its number goes to another.
     pub fn is_of_a_thread(&self) -> bool {
         matches!(self, Value::Policy(_) | Value::Affinity(_))
+    }
+
+    /// Whether a program sets it on the running machine, since there is no file to write to.
+    pub fn is_by_a_program(&self) -> bool {
+        self.is_of_a_thread() || matches!(self, Value::Channels(_))
     }
 
     /// Whether both texts are of one thread of the kernel. `/proc/PID/status` does not say when it was started.
@@ -95,6 +106,7 @@ impl Value {
     pub fn parse_like(&self, text: &str) -> Option<Value> {
         match self {
             Value::Count(_) => text.trim().parse().ok().map(Value::Count),
+            Value::Channels(_) => Channels::parse(text).map(|channels| Value::Channels(channels.combined)),
             // A run that was killed in a tree leaves the end of a longer value behind the first line.
             Value::Number(_) => text.lines().next()?.trim().parse().ok().map(Value::Number),
             Value::Choice(_) => chosen(text).map(Value::Choice),
@@ -122,7 +134,7 @@ fn chosen(text: &str) -> Option<String> {
 impl fmt::Display for Value {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Value::Count(count) => count.fmt(f),
+            Value::Count(count) | Value::Channels(count) => count.fmt(f),
             Value::Number(number) => number.fmt(f),
             Value::Choice(word) => word.fmt(f),
             Value::List(cpus) | Value::Mask(cpus) | Value::Affinity(cpus) => cpus.fmt(f),

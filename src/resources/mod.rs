@@ -213,6 +213,7 @@ pub fn untold(path: &HostPath, error: ReadError) -> State {
     match error {
         ReadError::Absent => State::NotApplicable(format!("the kernel has no {path}")),
         ReadError::Untold => State::NotApplicable(format!("{path} {error}")),
+        ReadError::NoEthtool => State::ByHand(format!("{path} {error}")),
         error => unread(path, error),
     }
 }

@@ -16,6 +16,7 @@ use std::time::{Duration, Instant};
 /// Counts the calls, and does to this one what `/run/fault` says: `NUMBER WHAT`.
 const BEFORE: &str = r#"#!/bin/busybox sh
 set -e
+[ "${0##*/} $1" != 'ethtool -l' ] || exec /bin/busybox sh /usr/lib/channels $2
 number=$(($(cat /run/count 2>/dev/null || echo 0) + 1))
 echo $number >/run/count
 echo "${0##*/} $*" >>/run/calls
@@ -42,12 +43,22 @@ sed "s|^\([[:space:]]*linux[[:space:]].*\)\$|\1$GRUB_CMDLINE_LINUX_DEFAULT|" /bo
     ),
     ("usr/sbin/grub-reboot", ":"),
     ("usr/bin/grub-editenv", ":"),
-    ("usr/bin/systemctl", ":"),
+    // It knows a unit by its file, or while it runs; a pattern may match none.
+    (
+        "usr/bin/systemctl",
+        r#"case "$1 $2" in
+'restart rtkvm-tune-cpu-dma-latency.service') touch /run/bound ;;
+'stop rtkvm-tune-cpu-dma-latency*') rm -f /run/bound ;;
+'stop rtkvm-tune-cpu-dma-latency.service')
+    [ -e /run/bound ] || [ -e /etc/systemd/system/$2 ] || exit 5
+    rm -f /run/bound ;;
+esac"#,
+    ),
     (
         "usr/sbin/ethtool",
-        r#"rm -rf /sys/class/net/$2/queues/rx-*
-number=0
-while [ $number -lt $4 ]; do mkdir /sys/class/net/$2/queues/rx-$number; number=$((number + 1)); done"#,
+        r#"read -r now most </run/$2
+[ "$3" = combined ] && [ $4 -le $most ] || exit 75
+echo "$(cat /run/grant 2>/dev/null || echo $4) $most" >/run/$2"#,
     ),
     ("usr/bin/udevadm", ":"),
     ("usr/bin/timeout", ":"),
@@ -57,16 +68,23 @@ while [ $number -lt $4 ]; do mkdir /sys/class/net/$2/queues/rx-$number; number=$
 case $3 in define) cat >/etc/libvirt/qemu/rt0.xml ;; undefine) rm /etc/libvirt/qemu/rt0.xml ;; esac",
     ),
 ];
-const PROFILE: &str = "/profile.toml";
+/// What `ethtool -l` prints, of an interface with as many channels as its file says.
+const CHANNELS: &str = r#"
+[ -e /run/$1 ] || { echo 'netlink error: Operation not supported' >&2; exit 75; }
+read -r now most </run/$1
+printf 'Channel parameters for %s:\nPre-set maximums:\nRX:\t\tn/a\nCombined:\t%s\n' $1 $most
+printf 'Current hardware settings:\nRX:\t\tn/a\nCombined:\t%s\n' $now
+"#;
+pub(super) const PROFILE: &str = "/profile.toml";
 const CFG: &str = "boot/grub/grub.cfg";
 
 /// The reference machine, running.
-struct Live {
-    tree: Tree,
+pub(super) struct Live {
+    pub(super) tree: Tree,
 }
 
 impl Live {
-    fn new() -> Live {
+    pub(super) fn new() -> Live {
         let tree = Tree::reference();
         let program = |path: &str, from: &str| {
             let at = tree.at(path);
@@ -86,7 +104,8 @@ impl Live {
             tree.write(path, format!("{BEFORE}{text}{AFTER}"));
             tree.chmod(path, 0o755);
         }
-        for applet in ["cat", "grep", "mkdir", "rm", "sed", "sleep", "touch"] {
+        tree.write("usr/lib/channels", CHANNELS);
+        for applet in ["cat", "grep", "printf", "rm", "sed", "sleep", "touch"] {
             tree.link(&format!("bin/{applet}"), "busybox");
         }
         std::fs::create_dir_all(tree.at("run")).expect("made");
@@ -100,7 +119,7 @@ impl Live {
         Live { tree }
     }
 
-    fn copy(&self) -> Live {
+    pub(super) fn copy(&self) -> Live {
         Live { tree: self.tree.copy() }
     }
 
@@ -112,18 +131,18 @@ impl Live {
         command
     }
 
-    fn run(&self, words: &[&str]) -> Ran {
+    pub(super) fn run(&self, words: &[&str]) -> Ran {
         tool(&mut self.command(words), "coreutils")
     }
 
     /// Has this happen at the call of a program with this number, counted from now.
-    fn fault(&self, number: usize, what: &str) {
+    pub(super) fn fault(&self, number: usize, what: &str) {
         self.calls();
         self.tree.write("run/fault", format!("{number} {what}\n"));
     }
 
     /// The programs called since the last time this was asked.
-    fn calls(&self) -> Vec<String> {
+    pub(super) fn calls(&self) -> Vec<String> {
         let text = std::fs::read_to_string(self.tree.at("run/calls")).unwrap_or_default();
         for file in ["run/calls", "run/count", "run/fault"] {
             let _ = std::fs::remove_file(self.tree.at(file));
@@ -132,7 +151,7 @@ impl Live {
     }
 
     /// The machine but for the lock, and what the stand-ins themselves write.
-    fn list(&self) -> Listing {
+    pub(super) fn list(&self) -> Listing {
         self.tree
             .list()
             .into_iter()
@@ -154,7 +173,7 @@ fn attributes(tree: &Tree) -> BTreeSet<&'static str> {
     plan.items.iter().filter(|item| item.path.as_ref().is_some_and(of_kernel)).map(|item| item.knob).collect()
 }
 
-const APPLY: &[&str] = &["apply", PROFILE];
+pub(super) const APPLY: &[&str] = &["apply", PROFILE];
 
 /// Whether a call only asks libvirt whether it answers, before anything is written.
 fn asks(call: &str) -> bool {
@@ -193,84 +212,6 @@ fn an_apply_and_a_revert_call_what_they_must() {
     assert!(calls.iter().any(|call| call.ends_with(" undefine --keep-nvram --domain rt0")), "{calls:?}");
     assert!(calls.iter().any(|call| call.starts_with("update-grub ")), "{calls:?}");
     assert_eq!(changed(&first, &live.list()), [""; 0]);
-}
-
-/// They are counted, set by a program, and put back; where the driver refuses, nothing waits for new interrupts.
-#[test]
-fn channels_of_a_network_interface_are_set_by_ethtool() {
-    let live = Live::new();
-    let queues = "sys/class/net/eth0/queues";
-    for number in 0..6 {
-        std::fs::create_dir_all(live.tree.at(&format!("{queues}/rx-{number}"))).expect("made");
-    }
-    std::fs::create_dir_all(live.tree.at("sys/devices/nic")).expect("made");
-    live.tree.link("sys/class/net/eth0/device", "../../../devices/nic");
-    let text = live.tree.read(PROFILE);
-    live.tree.write(PROFILE, format!("{text}'irq.channels' = 2\n"));
-    let count = || std::fs::read_dir(live.tree.at(queues)).expect("there").count();
-    let refused = live.copy();
-
-    live.run(APPLY).expect(0);
-    let calls = live.calls();
-    let at = |call: &str| calls.iter().position(|other| other == call).unwrap_or_else(|| panic!("{calls:?}"));
-    assert!(at("ethtool -L eth0 combined 2") < at("systemctl --no-block restart rtkvm-tune-irq.timer"));
-    assert_eq!(count(), 2);
-    live.run(APPLY).expect(0);
-    assert_eq!(live.calls(), [""; 0]);
-    let stays = live.copy();
-    live.run(&["revert"]).expect(0);
-    let calls = live.calls();
-    let put_back = calls.iter().position(|call| call == "ethtool -L eth0 combined 6").expect("it is called");
-    assert_eq!(count(), 6);
-
-    // Nobody is told that all is as it was.
-    stays.fault(put_back + 1, "fail");
-    let ran = stays.run(&["revert"]).expect(0);
-    assert!(ran.out.contains("not set  set /sys/class/net/eth0/queues/rx-* to 6"), "{}", ran.out);
-    assert!(ran.out.contains("\nReverted, but for what is named as not set. "), "{}", ran.out);
-    assert!(!stays.tree.at(DROP_IN).exists());
-
-    let first = refused.copy();
-    first.run(APPLY).expect(0);
-    let calls = first.calls();
-    let number = calls.iter().position(|call| call.starts_with("ethtool ")).expect("it is called");
-    refused.fault(number + 1, "fail");
-    let ran = refused.run(APPLY).expect(1);
-    assert!(ran.out.contains("not set  set /sys/class/net/eth0/queues/rx-* to 2"), "{}", ran.out);
-    let calls = refused.calls();
-    assert!(!calls.iter().any(|call| call.contains("rtkvm-tune-irq.timer")), "{calls:?}");
-    assert!(refused.tree.at(DROP_IN).exists());
-}
-
-/// A kernel that was started with `nowatchdog` takes no other value, and its arguments go all the same.
-#[test]
-fn a_value_that_cannot_be_put_back_keeps_no_revert() {
-    let live = Live::new();
-    let path = "proc/sys/kernel/soft_watchdog";
-    live.tree.write(path, "1\n");
-    let text = live.tree.read(PROFILE);
-    live.tree.write(PROFILE, text.replace("\"watchdog.soft\" = \"keep\"\n", ""));
-    live.run(APPLY).expect(0);
-    assert_eq!(live.tree.read(path), "0\n");
-    let mut strace = Command::new("strace");
-    strace.args([
-        "-f",
-        "-qq",
-        "-o",
-        "/dev/null",
-        "-e",
-        "trace=write",
-        "-e",
-        "inject=write:error=EINVAL",
-        "-P",
-    ]);
-    strace.arg(live.tree.at(path)).arg("chroot").arg(&live.tree.root);
-    let ran =
-        tool(strace.args(["/usr/bin/rtkvm-tune", "revert"]).env("PATH", "/usr/sbin:/usr/bin"), "strace");
-    let ran = ran.expect(0);
-    assert!(ran.out.contains("not set  set /proc/sys/kernel/soft_watchdog to 1: "), "{}", ran.out);
-    assert!(ran.out.contains("\nReverted, but for what is named as not set. "), "{}", ran.out);
-    assert!(!live.tree.at(DROP_IN).exists());
 }
 
 /// Before its work is done or after it.

@@ -19,6 +19,7 @@ mod interrupts;
 mod kernel_log;
 mod knobs;
 mod live;
+mod live_values;
 mod loaders;
 mod opt_in;
 mod output;

@@ -1,5 +1,6 @@
 //! What single knobs make of a machine where the profile asks for them.
 
+use super::in_use::run_guest;
 use super::support::*;
 
 const UNIT: &str = "etc/systemd/system/irqbalance.service";
@@ -227,46 +228,124 @@ fn the_iommu_is_for_guests_with_a_device() {
     assert!(plan.contains("\n+ device.iommu: intel_iommu"), "{plan}");
 }
 
-/// An interface keeps at most as many channels as the CPUs near its device; a bridge has none.
+/// In a tree the answer of ethtool is a file.
+fn channels(interface: &str) -> String {
+    format!("sys/class/net/{interface}/channels")
+}
+
+/// Interfaces with a device on this node, and what ethtool tells of them.
+fn add_interfaces(tree: &Tree, all: &[(&str, Option<u32>, &str)]) {
+    for (name, node, found) in all {
+        tree.write(&channels(name), format!("{found}\n"));
+        let device = format!("sys/devices/{name}");
+        std::fs::create_dir_all(tree.at(&device)).expect("made");
+        if let Some(node) = node {
+            tree.write(&format!("{device}/numa_node"), format!("{node}\n"));
+        }
+        tree.link(&format!("sys/class/net/{name}/device"), format!("../../../devices/{name}"));
+    }
+}
+
+/// An interface keeps at most as many channels as the CPUs near its device, or has as many as asked for; a bridge has none.
 #[test]
 fn network_interfaces_have_no_more_channels_than_cpus() {
     let tree = Tree::reference();
     let (knob, on) = ("irq.channels", "'irq.channels' = 'on'");
     std::fs::remove_dir_all(tree.at("sys/class/net")).ok();
     assert_eq!(states(&tree, on, knob), [pair("not-applicable", "no more than CPUs")]);
-    // In a tree this is a file; of a machine it is a number of directories.
-    let path = |name: &str| format!("sys/class/net/{name}/queues/rx-*");
-    for (name, count, node) in
-        [("br0", 16, None), ("eth0", 16, Some(1)), ("eth1", 1, Some(1)), ("eth2", 6, None)]
-    {
-        tree.write(&path(name), format!("{count}\n"));
-        let device = format!("sys/devices/{name}");
-        if let Some(node) = node {
-            tree.write(&format!("{device}/numa_node"), format!("{node}\n"));
-        }
-        if name != "br0" {
-            std::fs::create_dir_all(tree.at(&device)).expect("made");
-            std::os::unix::fs::symlink(
-                format!("../../../devices/{name}"),
-                tree.at(&format!("sys/class/net/{name}/device")),
-            )
-            .expect("linked");
-        }
-    }
-    assert_eq!(states(&tree, on, knob), [pair("differs", "2"), pair("in-line", "1"), pair("differs", "4")]);
-    let one = states(&tree, "'irq.channels' = 1", knob);
-    assert_eq!(one, [pair("differs", "1"), pair("in-line", "1"), pair("differs", "1")]);
+    tree.write(&channels("br0"), "combined 16 of 16\n");
+    let all = [
+        ("eth0", Some(1), "combined 16 of 63"),
+        ("eth1", Some(1), "combined 1 of 8"),
+        ("eth2", None, "combined 6 of 6"),
+        // Those for receiving and sending apart, and none at all.
+        ("eth3", Some(1), "combined 0 of 8"),
+        ("eth4", Some(1), "combined 0 of 0"),
+    ];
+    add_interfaces(&tree, &all);
+    std::fs::remove_file(tree.at(&channels("eth4"))).expect("there");
+    let (no_two, no_one) = (pair("not-applicable", "2"), pair("not-applicable", "1"));
+    let wanted = [pair("differs", "2"), pair("in-line", "1"), pair("differs", "4"), no_two.clone(), no_two];
+    assert_eq!(states(&tree, on, knob), wanted);
+    let wanted = [pair("differs", "1"), pair("in-line", "1"), pair("differs", "1"), no_one.clone(), no_one];
+    assert_eq!(states(&tree, "'irq.channels' = 1", knob), wanted);
+    // A number says how many, as far as the driver can, whatever there are now.
+    let eight = states(&tree, "'irq.channels' = 8", knob);
+    assert_eq!(eight[..3], [pair("differs", "8"), pair("differs", "8"), pair("in-line", "6")]);
     // New interrupts come, which the timer has moved.
     let timer = "systemctl --no-block restart rtkvm-tune-irq.timer".to_owned();
     assert!(programs(&tree, on).contains(&timer));
     assert!(!programs(&tree, "").contains(&timer));
     let without = format!("'irq.new-devices' = 'keep'\n{on}");
     assert!(!programs(&tree, &without).contains(&timer), "there is no such timer");
+    tree.tune(&["apply", REFERENCE]).expect(0);
+    assert!(!programs(&tree, &without).contains(&timer), "it goes");
     tree.tune(&["apply", &with_knobs(&tree, on)]).expect(0);
-    let count = |name: &str| tree.read(&path(name)).trim().to_owned();
-    assert_eq!(["br0", "eth0", "eth1", "eth2"].map(count), ["16", "2", "1", "4"]);
-    tree.tune(&["revert"]).expect(0);
-    assert_eq!(["br0", "eth0", "eth1", "eth2"].map(count), ["16", "16", "1", "6"]);
+    let found = |name: &str| tree.read(&channels(name)).trim().to_owned();
+    let all = ["br0", "eth0", "eth1", "eth2", "eth3"].map(found);
+    assert_eq!(
+        all,
+        ["combined 16 of 16", "combined 2 of 63", "combined 1 of 8", "combined 4 of 6", "combined 0 of 8"]
+    );
+    // What an administrator asked for since is not ours.
+    tree.write(&channels("eth0"), "combined 8 of 63\n");
+    let ran = tree.tune(&["revert"]).expect(1).out;
+    assert!(
+        ran.contains("sys/class/net/eth0/channels was changed by somebody else since: combined 8 of 63"),
+        "{ran}"
+    );
+    assert_eq!(
+        ["eth0", "eth1", "eth2"].map(found),
+        ["combined 8 of 63", "combined 1 of 8", "combined 6 of 6"]
+    );
+}
+
+/// Vectors are given back before they are asked for, and interrupts that the driver makes anew are not touched.
+#[test]
+fn channels_change_before_interrupts_move() {
+    let tree = Tree::reference();
+    let profile = with_knobs(&tree, "'irq.channels' = 1");
+    add_interfaces(&tree, &[("eth9", Some(1), "combined 4 of 4")]);
+    tree.write("sys/devices/eth9/msi_irqs/24", "msix\n");
+    let steps = |profile: &str| {
+        let out = tree.tune(&["apply", "--dry-run", profile, "--format", "json"]).expect(0).out;
+        let plan: serde_json::Value = serde_json::from_str(&out).expect("JSON");
+        let steps = plan["plan"]["steps"].as_array().expect("steps").iter();
+        steps.filter_map(|step| step["path"].as_str().map(str::to_owned)).collect::<Vec<_>>()
+    };
+    let irq = "/proc/irq/24/smp_affinity_list".to_owned();
+    assert!(steps(REFERENCE).contains(&irq));
+    let planned = steps(&profile);
+    assert_eq!(planned[0], "/sys/class/net/eth9/channels");
+    assert!(
+        !planned.contains(&irq) && planned.iter().any(|path| path.starts_with("/proc/irq/")),
+        "{planned:?}"
+    );
+    // The same when they are put back: of an interrupt that goes nothing is left.
+    let before = tree.read("proc/irq/24/smp_affinity_list");
+    tree.tune(&["apply", REFERENCE]).expect(0);
+    tree.tune(&["apply", &profile]).expect(0);
+    let moved = tree.read("proc/irq/24/smp_affinity_list");
+    assert_ne!(before, moved);
+    let ran = tree.tune(&["revert"]).expect(0).out;
+    assert!(ran.starts_with("done     give eth9 4 channels, /sys/class/net/eth9/channels\n"), "{ran}");
+    assert_eq!(tree.read("proc/irq/24/smp_affinity_list"), moved);
+    assert!(tree.read("var/lib/rtkvm-tune/state.json").contains("\"baseline\": []"));
+}
+
+/// Guests may use the interface.
+#[test]
+fn no_link_is_taken_while_guests_run() {
+    let tree = Tree::reference();
+    add_interfaces(&tree, &[("eth9", Some(1), "combined 4 of 4")]);
+    let profile = with_knobs(&tree, "'irq.channels' = 1");
+    run_guest(&tree, "db");
+    let out = tree.tune(&["apply", "--dry-run", &profile]).expect(0).out;
+    let why = "a network interface loses its link for a moment, and guest db (PID 812) runs: stop them, or do it all the \
+               same by `apply --live`";
+    assert!(out.contains(why) && !out.contains("+combined 1 of 4"), "{out}");
+    let out = tree.tune(&["apply", "--dry-run", "--live", &profile]).expect(0).out;
+    assert!(out.contains("+combined 1 of 4"), "{out}");
 }
 
 /// A process keeps the bound; what is in force is read from the kernel.
@@ -285,6 +364,8 @@ fn the_bound_on_all_cpus_is_kept_by_a_unit() {
     // Four digits would be taken for a binary number.
     let unit = tree.read(UNIT);
     assert!(unit.contains("' 0x00000100\n") && unit.contains("echo \"$$0\" >&3"), "{unit}");
+    // What reads the bound next must not be there before it.
+    assert!(unit.contains("\nType=forking\n"), "{unit}");
     let wants = "etc/systemd/system/multi-user.target.wants/rtkvm-tune-cpu-dma-latency.service";
     assert!(is_link(&tree, wants, "../rtkvm-tune-cpu-dma-latency.service"));
 

@@ -75,7 +75,6 @@ pub(crate) fn assemble(mut cores: Vec<Core>, nodes: &[(u32, Size)], offline: Cpu
         threads: Vec::new(),
         free_threads: Vec::new(),
         queues: Vec::new(),
-        channels: Vec::new(),
         manager: Manager {
             first: Err(ReadError::Absent),
             cpusets: Err(ReadError::Absent),

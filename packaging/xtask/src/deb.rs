@@ -120,7 +120,7 @@ fn control(version: &str, size: u64) -> String {
          Architecture: amd64\n\
          Maintainer: rtkvm-tune developers <rtkvm-tune@localhost>\n\
          Installed-Size: {size}\n\
-         Suggests: libvirt-clients, grub2-common\n\
+         Suggests: libvirt-clients, grub2-common, ethtool\n\
          Section: admin\n\
          Priority: optional\n\
          Description: {}\n \
