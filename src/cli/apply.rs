@@ -47,6 +47,10 @@ pub(super) fn run(args: &ApplyArgs) -> Outcome {
             done.end = again.end;
             done.unanswered = again.unanswered;
         }
+        // Nothing was done: the machine is as it was planned for.
+        if done.plan.steps.is_empty() && change::not_done(&done.end).is_none() {
+            return report(args, &machine, &done, &done.plan);
+        }
         match load::plan_again(&machine, &profile.parsed, options, &change::past(root)?) {
             Ok((after, _)) => report(args, &machine, &done, &after),
             // What was done must be told whatever the machine looks like now.

@@ -125,6 +125,9 @@ impl Applying<'_> {
         let mut plans = 1;
         loop {
             engine::check(&plan, root).map_err(nothing_written)?;
+            if plan.steps.is_empty() {
+                return Ok(plan);
+            }
             let (again, _) = load::plan_again(self.machine, self.parsed, self.options, past)?;
             if again.does_the_same(&plan) {
                 return Ok(plan);

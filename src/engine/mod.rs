@@ -14,6 +14,7 @@ pub use check::{check, without_unanswered};
 pub use report::{Outcome, Report, left_open, moved_back, stopped_tuned, summary};
 pub use rollback::{Recovered, interrupted, recover};
 
+use crate::facts::irqs::is_interrupt;
 use crate::formats::HostPath;
 use crate::formats::time::utc;
 use crate::formats::trial::Trial;
@@ -187,7 +188,7 @@ fn all_steps(work: &Work, root: &Root, writer: &Writer, signals: &Signals) -> Tr
             if !work.keep_going {
                 stopped = Some(format!("{}: {why}", describe(step)));
             }
-            failed |= !matches!(step, Step::Attribute { path, .. } if steps::is_interrupt(path));
+            failed |= !matches!(step, Step::Attribute { path, .. } if is_interrupt(path));
             let previous = at.checked_sub(1).and_then(|at| work.steps.get(at));
             if let Some(previous) = previous.filter(|_| work.keep_going) {
                 take_back(step, previous, root, writer, &mut reports);

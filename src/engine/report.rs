@@ -3,7 +3,7 @@
 use super::steps::describe;
 use crate::host::Program;
 use crate::knobs::{self, Reach};
-use crate::plan::{Item, Plan, Step};
+use crate::plan::{Item, Plan, Step, is_made_anew};
 use crate::resources::State;
 use serde::Serialize;
 use std::fmt;
@@ -52,10 +52,10 @@ impl Report {
         matches!(self.outcome, Outcome::Impossible(_))
     }
 
-    /// Whether it started what moves new interrupts.
+    /// Whether it started what mends new interrupts and queues, or left that to the system that a tree is of.
     fn starts_timer(&self) -> bool {
         let step = Step::Run { program: Program::StartIrqTimer };
-        self.outcome == Outcome::Done && self.step == describe(&step)
+        matches!(self.outcome, Outcome::Done | Outcome::LeftToYou) && self.step == describe(&step)
     }
 
     /// Why it failed; nothing if it did not.
@@ -88,14 +88,14 @@ impl fmt::Display for Report {
 
 /// What an apply left undone although nothing failed: settings of the plan after it that are still missing or
 /// different, but for those that the reports explain already: arguments that wait for update-grub in a tree,
-/// interrupts once one of them was refused, and those that the timer moves in a moment.
+/// interrupts once one of them was refused, and what the timer mends in a moment: interrupts and queues.
 pub fn left_open(reports: &[Report], item: &Item) -> bool {
     let any = |of: fn(&Outcome) -> bool| reports.iter().any(|report| of(&report.outcome));
     let explained = match item.reach {
         Reach::Reboot => any(|outcome| matches!(outcome, Outcome::LeftToYou)),
         Reach::Live => reports.iter().any(|report| {
             report.is_refusal() && is_about(report, item)
-                || report.starts_timer() && item.knob == knobs::IRQ_AFFINITY
+                || report.starts_timer() && item.path.as_ref().is_some_and(is_made_anew)
         }),
         Reach::GuestRestart | Reach::Check => false,
     };

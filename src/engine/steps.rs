@@ -3,7 +3,7 @@
 use super::check::program;
 use super::report::Outcome;
 use crate::facts::boot::GRUB_CFG;
-use crate::facts::irqs::DEFAULT_AFFINITY;
+use crate::facts::irqs::is_interrupt;
 use crate::facts::{grubenv, trial};
 use crate::formats::thread::{kernel_thread, status};
 use crate::formats::trial::{Trial, line};
@@ -197,11 +197,6 @@ fn boot_once(wanted: Option<&Trial>, root: &Root, writer: &Writer) -> Outcome {
         }
         (outcome, _) => outcome,
     }
-}
-
-/// Whether it is the place of one interrupt. That of new ones is beside them, and the kernel keeps none of it.
-pub(super) fn is_interrupt(path: &HostPath) -> bool {
-    path.as_str().starts_with("/proc/irq/") && path.as_str() != DEFAULT_AFFINITY
 }
 
 /// Writes and reads back: a write that succeeded is not a setting that took.

@@ -66,6 +66,11 @@ impl Movable {
     }
 }
 
+/// Whether it is the place of one interrupt. That of new ones is beside them, and the kernel keeps none of it.
+pub fn is_interrupt(path: &HostPath) -> bool {
+    path.as_str().starts_with("/proc/irq/") && path.as_str() != DEFAULT_AFFINITY
+}
+
 /// The directory of one interrupt's attributes.
 pub fn directory(number: u32) -> HostPath {
     HostPath::new(format!("/proc/irq/{number}"))

@@ -5,6 +5,7 @@ pub mod boot;
 pub mod cpus;
 pub mod definitions;
 pub mod devices;
+pub mod further;
 pub mod grubenv;
 pub mod hardware;
 pub mod irqs;
@@ -24,6 +25,7 @@ pub use boot::{Boot, Loader};
 pub use cpus::{Core, Cpus};
 pub use definitions::{Definition, Definitions};
 pub use devices::Devices;
+pub use further::{Asked, Further};
 pub use hardware::Hardware;
 pub use irqs::{Irq, Irqs, Movable};
 pub use kernel::{Architecture, Kernel};
@@ -35,7 +37,7 @@ pub use owners::{Banned, Owners, Tuned};
 pub use power::Power;
 pub use processes::{FreeThread, KernelThread, RunningGuest, Service, ThreadKind};
 pub use processor::Processor;
-pub use queues::{Interface, Queue, interfaces, interrupts};
+pub use queues::{Interface, Queue, interrupts};
 
 use crate::formats::{CpuSet, HostPath};
 use crate::host::{Read, ReadError};
@@ -76,9 +78,6 @@ pub struct Facts {
     /// Threads of the kernel that work for single CPUs.
     #[serde(skip)]
     pub threads: Vec<KernelThread>,
-    /// Threads of the kernel that are not bound to their CPUs.
-    #[serde(skip)]
-    pub free_threads: Vec<FreeThread>,
     /// Queues of network interfaces.
     #[serde(skip)]
     pub queues: Vec<Queue>,
@@ -125,7 +124,7 @@ impl Facts {
         let cpus = Cpus::read(host, &numa)?;
         let (templates, untrusted_templates) = read_templates(host);
         let program = HostPath::new(PROGRAM);
-        let processes::Found { guests, services, threads, free: free_threads } = processes::read(host);
+        let processes::Found { guests, services, threads } = processes::read(host);
         let (kernel, trial) = (Kernel::read(host), trial::Found::read(host));
         let boot = Boot::read(host).once(trial.next(&kernel));
         Ok(Facts {
@@ -144,7 +143,6 @@ impl Facts {
             owners: Owners::read(host, &services),
             services,
             threads,
-            free_threads,
             queues: queues::read(host),
             manager: Manager::read(host),
             trial,

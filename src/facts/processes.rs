@@ -86,8 +86,6 @@ pub struct Found {
     pub services: Vec<Service>,
     /// Threads of the kernel.
     pub threads: Vec<KernelThread>,
-    /// Those of the kernel's that are not bound to their CPUs.
-    pub free: Vec<FreeThread>,
 }
 
 /// Programs that set what this one sets, or work against it.
@@ -108,7 +106,7 @@ const COMMAND_LINE_HEAD: usize = 512;
 
 /// What runs, by process.
 pub fn read(host: &dyn Read) -> Found {
-    let mut found = Found { free: free_threads(host), ..Found::default() };
+    let mut found = Found::default();
     let wanted = |name: &str| is_qemu(name) || SERVICES.contains(&name) || ThreadKind::parse(name).is_some();
     for (pid, name) in host.processes(wanted) {
         match ThreadKind::parse(&name) {
@@ -130,7 +128,8 @@ fn thread(host: &dyn Read, pid: u32, kind: ThreadKind, number: u32) -> Option<Ke
 /// Threads that work for a guest go where it goes, and an interrupt's thread follows the interrupt.
 const OF_OTHERS: [&str; 3] = ["vhost-", "kvm-", "irq/"];
 
-fn free_threads(host: &dyn Read) -> Vec<FreeThread> {
+/// The threads of the kernel's own that are not bound to their CPUs: two files of each thread on the machine.
+pub fn free_threads(host: &dyn Read) -> Vec<FreeThread> {
     let read = |pid: u32| {
         let path = HostPath::new(format!("/proc/{pid}/status"));
         let file = host.extract(&path, status_lines).ok()?;

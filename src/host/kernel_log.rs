@@ -8,14 +8,25 @@ use std::rc::Rc;
 /// More than a record has, in bytes: the kernel keeps about 1,000 of a line and its properties.
 const MAX_RECORD: usize = 8192;
 
-/// What the kernel itself logged in this boot, oldest first, as far as its buffer still has it.
+/// What the kernel says before it starts the first process (init/main.c): by then it has judged its arguments.
+const STARTED: [&str; 2] = ["Run ", " as init process"];
+
+/// What the kernel itself logged while it started, oldest first, as far as its buffer still has it. Each record is a call, and
+/// a machine that runs for long has thousands.
 pub(super) fn records(kmsg: &OwnedFd) -> Result<Vec<String>, Errno> {
     let mut buffer = vec![0; MAX_RECORD];
     let mut records = Vec::new();
     loop {
         match nix::unistd::read(kmsg, &mut buffer) {
             Ok(0) | Err(Errno::EAGAIN) => return Ok(records),
-            Ok(n) => records.extend(message(&String::from_utf8_lossy(&buffer[..n]))),
+            Ok(n) => {
+                let text = message(&String::from_utf8_lossy(&buffer[..n]));
+                let [start, end] = STARTED;
+                if text.as_ref().is_some_and(|text| text.starts_with(start) && text.ends_with(end)) {
+                    return Ok(records);
+                }
+                records.extend(text);
+            }
             // Overwritten while it was read; the next read goes on with the oldest that is there.
             Err(Errno::EPIPE | Errno::EINTR) => {}
             Err(errno) => return Err(errno),

@@ -261,7 +261,7 @@ const CHANNELS: Knob = Knob {
         let none =
             || unfit("channels", "no more than CPUs", "no network interface with a device can be seen");
         let settings: Vec<Setting> =
-            ctx.interfaces.iter().map(|interface| channels(ctx, interface)).collect();
+            ctx.further.interfaces.iter().map(|interface| channels(ctx, interface)).collect();
         Ok(if settings.is_empty() { vec![none()] } else { settings })
     },
 };

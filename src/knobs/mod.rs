@@ -17,7 +17,7 @@ mod services;
 mod values;
 mod watchdog;
 
-use crate::facts::{Facts, Interface};
+use crate::facts::{Facts, Further};
 use crate::formats::{CpuSet, HostPath, ImageCopy};
 use crate::guest::Templates;
 use crate::placement::Placement;
@@ -30,6 +30,7 @@ pub use boot::EXTRA_ARGUMENTS;
 pub use irq::{CHANNELS_KNOB, IRQ_AFFINITY};
 pub use measured::measured;
 pub use owners::TUNED_KNOB;
+pub use sched::FREE_THREADS_KNOB;
 pub use services::{BOOT_UNIT_KNOB, IRQBALANCE_KNOB, PROFILE, UNIT, WANTED_BY};
 pub use values::{Choice, Chosen, KEEP, Numbers, Values, Word, chosen, nearest};
 
@@ -133,8 +134,8 @@ pub struct Context<'a> {
     pub user_data: &'a [Option<String>],
     /// What makes each disk of a guest that has a base image and is not there, by its path.
     pub copies: &'a BTreeMap<String, ImageCopy>,
-    /// The network interfaces, where the profile asks for their channels.
-    pub interfaces: &'a [Interface],
+    /// What is read of the machine only where the profile asks for it.
+    pub further: &'a Further,
 }
 
 /// One value that a knob asks for.

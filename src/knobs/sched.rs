@@ -279,7 +279,7 @@ const FREE_THREADS: Knob = Knob {
     disruption: Disruption::None,
     values: Values::OPT_IN,
     settings: |ctx| {
-        let threads = ctx.facts.free_threads.iter().filter_map(|thread| {
+        let threads = ctx.further.free_threads.iter().filter_map(|thread| {
             let cpus = kept(ctx, &thread.cpus)?;
             Some(placed(&thread.name, thread.status.clone(), cpus))
         });
@@ -289,6 +289,9 @@ const FREE_THREADS: Knob = Knob {
         Ok(if threads.is_empty() { vec![none()] } else { threads })
     },
 };
+
+/// The knob of threads that can be moved, for which all are looked at.
+pub const FREE_THREADS_KNOB: &str = FREE_THREADS.id;
 
 /// Where a thread should go: the housekeeping part of where it may go now, or all of them. `None` for one that something
 /// put on one isolated CPU: it works for that.

@@ -1,7 +1,8 @@
 //! Network interfaces that get other channels, and with them other interrupts.
 
 use super::Step;
-use crate::facts::{interrupts, irqs::directory};
+use crate::facts::interrupts;
+use crate::facts::irqs::{directory, is_interrupt};
 use crate::formats::{HostPath, channels};
 use crate::host::{Program, Read};
 use crate::resources::{IRQ_TIMER, Value};
@@ -14,17 +15,24 @@ fn interface(step: &Step) -> Option<&str> {
     }
 }
 
-/// Channels before other attributes, since they give vectors back, and without the interrupts that are no more by then,
-/// whose numbers may be others'. These come beside the steps.
-pub(super) fn first(host: &dyn Read, steps: Vec<Step>) -> (Vec<Step>, Vec<HostPath>) {
-    let changed: Vec<&str> = steps.iter().filter_map(interface).collect();
-    let numbers = changed.into_iter().flat_map(|interface| interrupts(host, interface));
-    let gone: Vec<_> = numbers.map(|number| directory(number).join("smp_affinity_list")).collect();
+/// Channels before other attributes, since they give vectors back, and without what is made anew with them: interrupts, whose
+/// numbers may be others' by then, and queues. What comes beside the steps tells it of a path.
+pub(super) fn first(host: &dyn Read, steps: Vec<Step>) -> (Vec<Step>, impl Fn(&HostPath) -> bool) {
+    let changed: Vec<String> = steps.iter().filter_map(interface).map(str::to_owned).collect();
+    let numbers = changed.iter().flat_map(|interface| interrupts(host, interface));
+    let irqs: Vec<_> = numbers.map(|number| directory(number).join("smp_affinity_list")).collect();
+    let queues: Vec<_> = changed.iter().map(|interface| channels::queues(interface)).collect();
+    let gone = move |path: &HostPath| irqs.contains(path) || queues.iter().any(|dir| path.is_below(dir));
     let (mut first, mut rest): (Vec<_>, Vec<_>) =
         steps.into_iter().partition(|step| interface(step).is_some());
-    rest.retain(|step| step.path().is_none_or(|path| !gone.contains(path)));
+    rest.retain(|step| !step.path().is_some_and(&gone));
     first.append(&mut rest);
     (first, gone)
+}
+
+/// Whether something is of the kind that other channels make anew.
+pub fn is_made_anew(path: &HostPath) -> bool {
+    is_interrupt(path) || channels::is_of_a_queue(path)
 }
 
 /// New interrupts go where the driver puts them: the timer, where there is one, has them moved.

@@ -19,7 +19,7 @@ mod trial;
 
 use crate::facts::boot::{DROP_IN, RT_CONF};
 use crate::facts::trial::{RECORD, SCRIPT, TRIAL_UNIT};
-use crate::facts::{Facts, interfaces};
+use crate::facts::{self, Facts, Further};
 use crate::formats::HostPath;
 use crate::formats::trial::Trial;
 use crate::guest::Templates;
@@ -31,6 +31,7 @@ use crate::profile::{BootLoader, Diagnostic, Parsed, Profile};
 use crate::resources::{Observed, Resource, State, follow_ups};
 use boot::Boot;
 pub use boot::Held;
+pub use channels::is_made_anew;
 pub use counts::Counts;
 pub use in_use::Running;
 pub use notes::unwritten_loader;
@@ -161,7 +162,9 @@ pub fn make(
     let placed = placement::place(profile, &facts);
     // At boot a template that is broken must not keep the machine from its pages and interrupts.
     let own = if scope != Scope::Runtime { &facts.templates[..] } else { &[] };
-    let templates = Templates::new(own).map_err(|error| vec![Diagnostic::whole(error.to_string())]);
+    let renders = scope != Scope::Runtime && !(profile.guests.is_empty() && own.is_empty());
+    let templates = if renders { Templates::new(own) } else { Ok(Templates::none()) };
+    let templates = templates.map_err(|error| vec![Diagnostic::whole(error.to_string())]);
     let (choices, (placement, warnings), templates) = match (choices, placed, templates) {
         (Ok(choices), Ok(placed), Ok(templates)) => (choices, placed, templates),
         (choices, placed, templates) => {
@@ -171,8 +174,9 @@ pub fn make(
     };
     let user_data = if scope == Scope::Runtime { Vec::new() } else { guests::user_data(host, profile)? };
     let copies = if scope == Scope::Runtime { Default::default() } else { guests::copies(host, profile)? };
-    let of_channels = |choice: &Choice| choice.knob.id == knobs::CHANNELS_KNOB && !choice.kept;
-    let interfaces = if choices.iter().any(of_channels) { interfaces(host) } else { Vec::new() };
+    let asks = |knob: &str| choices.iter().any(|choice| choice.knob.id == knob && !choice.kept);
+    let (channels, free_threads) = (asks(knobs::CHANNELS_KNOB), asks(knobs::FREE_THREADS_KNOB));
+    let further = Further::read(host, facts::Asked { channels, free_threads });
     let context = |choice: &Choice| Context {
         profile,
         source: &parsed.source,
@@ -182,7 +186,7 @@ pub fn make(
         value: choice.value,
         user_data: &user_data,
         copies: &copies,
-        interfaces: &interfaces,
+        further: &further,
     };
     let mut asked = ask(context, &choices, scope)?;
     guests::keep_uuids(host, &mut asked, take_over);

@@ -74,7 +74,7 @@ impl Restored {
         }
         let (attributes, gone) = channels::first(host, std::mem::take(&mut restored.attributes));
         restored.attributes = attributes;
-        restored.items.retain(|item| item.path.as_ref().is_none_or(|path| !gone.contains(path)));
+        restored.items.retain(|item| item.path.as_ref().is_none_or(|path| !gone(path)));
         // The inner ones first.
         restored.directories.sort_unstable_by(|a, b| b.cmp(a));
         restored.directories.dedup();

@@ -267,6 +267,10 @@ pub fn revert(machine: &str, items: &[Item], notes: &[String]) -> String {
 
 /// Text for a terminal: what a machine calls its things cannot steer it.
 pub fn printable(text: &str) -> String {
+    let odd = |byte: u8| (byte < b' ' && byte != b'\n') || byte >= 0x7f;
+    if !text.bytes().any(odd) {
+        return text.to_owned();
+    }
     text.chars().map(|c| if c.is_control() && c != '\n' { '\u{fffd}' } else { c }).collect()
 }
 

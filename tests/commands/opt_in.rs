@@ -304,9 +304,12 @@ fn network_interfaces_have_no_more_channels_than_cpus() {
 #[test]
 fn channels_change_before_interrupts_move() {
     let tree = Tree::reference();
-    let profile = with_knobs(&tree, "'irq.channels' = 1");
+    let profile = with_knobs(&tree, "'irq.channels' = 1\n'sched.queue-steering' = 'on'");
     add_interfaces(&tree, &[("eth9", Some(1), "combined 4 of 4")]);
     tree.write("sys/devices/eth9/msi_irqs/24", "msix\n");
+    for name in ["eth8", "eth9"] {
+        tree.write(&format!("sys/class/net/{name}/queues/tx-3/xps_cpus"), "ffff\n");
+    }
     let steps = |profile: &str| {
         let out = tree.tune(&["apply", "--dry-run", profile, "--format", "json"]).expect(0).out;
         let plan: serde_json::Value = serde_json::from_str(&out).expect("JSON");
@@ -317,6 +320,8 @@ fn channels_change_before_interrupts_move() {
     assert!(steps(REFERENCE).contains(&irq));
     let planned = steps(&profile);
     assert_eq!(planned[0], "/sys/class/net/eth9/channels");
+    let mask = |name: &str| format!("/sys/class/net/{name}/queues/tx-3/xps_cpus");
+    assert!(planned.contains(&mask("eth8")) && !planned.contains(&mask("eth9")), "{planned:?}");
     assert!(
         !planned.contains(&irq) && planned.iter().any(|path| path.starts_with("/proc/irq/")),
         "{planned:?}"

@@ -37,9 +37,17 @@ fn profile() -> String {
     )
 }
 
+/// A network card with a channel for each of eight CPUs.
+const CARD: &str = "52:54:00:00:00:77";
+const QUEUES: u32 = 8;
+/// It is nobody's way to the host.
+const UNMANAGED: &str = "[Match]\nMACAddress=52:54:00:00:00:77\n[Link]\nUnmanaged=yes\n";
+
 pub(super) fn all_take_effect_after_a_boot() -> Result<()> {
     let mut host = installed()?;
     host.write(PROFILE, profile().as_bytes())?;
+    host.write("/etc/systemd/network/card.network", UNMANAGED.as_bytes())?;
+    host.attach_card(QUEUES, CARD);
     host.sh("systemctl stop irqbalance")?;
     let applied = host.tune_with("apply", PROFILE, "")?;
     host.say(&applied.expect(0)?);
@@ -81,15 +89,46 @@ pub(super) fn all_take_effect_after_a_boot() -> Result<()> {
         host.sh("systemctl is-enabled irqbalance || true")?.trim() == "masked",
         "irqbalance is not masked"
     );
-    the_bound_on_all_cpus_is_kept(&host)
+    the_bound_on_all_cpus_is_kept(&host)?;
+    let housekeeping = u32::try_from(housekeeping.len())?;
+    ensure!(channels(&host)? == housekeeping, "the card has {} channels", channels(&host)?);
+    // Ended by somebody, the unit is unknown to systemd once its file is gone.
+    host.sh("systemctl stop rtkvm-tune-cpu-dma-latency.service")?;
+    let reverted = host.run("rtkvm-tune revert")?;
+    // The kernel was started with nowatchdog.
+    let refused = "not set  set /proc/sys/kernel/soft_watchdog to 1";
+    ensure!(reverted.code() == 1 && reverted.stdout.contains(refused), "{}", reverted.stdout);
+    ensure!(bound(&host)? == "2000000000", "reverted: {}", bound(&host)?);
+    ensure!(channels(&host)? == QUEUES, "reverted, the card has {} channels", channels(&host)?);
+    host.reboot()?;
+    let nothing = host.sh("rtkvm-tune revert")?;
+    ensure!(nothing == "Nothing to revert.\n", "after another boot: {nothing}");
+    ensure!(
+        host.read("/var/lib/rtkvm-tune/state.json")?.contains("\"baseline\": []"),
+        "something is left of it"
+    );
+    Ok(())
+}
+
+/// How many channels the card has, in the words of ethtool itself.
+fn channels(host: &Host) -> Result<u32> {
+    let card = format!("$(basename $(dirname $(grep -l {CARD} /sys/class/net/*/address)))");
+    let text = host.sh(&format!("ethtool -l {card}"))?;
+    let now = text.lines().filter_map(|line| line.strip_prefix("Combined:")).next_back();
+    Ok(now.context("no combined channels")?.trim().parse()?)
+}
+
+/// The bound in force, in us.
+fn bound(host: &Host) -> Result<String> {
+    Ok(host.sh("od -An -td4 -N4 /dev/cpu_dma_latency")?.trim().to_owned())
 }
 
 /// What the kernel says of the bound on all CPUs, while the unit runs and when somebody ended it.
 fn the_bound_on_all_cpus_is_kept(host: &Host) -> Result<()> {
-    let bound = || host.sh("od -An -td4 -N4 /dev/cpu_dma_latency");
-    ensure!(bound()?.trim() == "0", "after the boot: {}", bound()?);
+    let bound = || bound(host);
+    ensure!(bound()? == "0", "after the boot: {}", bound()?);
     host.sh("systemctl stop rtkvm-tune-cpu-dma-latency.service")?;
-    ensure!(bound()?.trim() == "2000000000", "without the unit: {}", bound()?);
+    ensure!(bound()? == "2000000000", "without the unit: {}", bound()?);
     let state = || -> Result<String> {
         let audit = host.tune_with("verify", PROFILE, "--format json")?.json(1)?;
         let items = audit["plan"]["items"].as_array().context("no items")?;
@@ -100,9 +139,6 @@ fn the_bound_on_all_cpus_is_kept(host: &Host) -> Result<()> {
     ensure!(state()? == "differs", "the unit was ended, and that is {}", state()?);
     // What the kernel rejected stays so.
     host.tune_with("apply", PROFILE, "")?.expect(1)?;
-    ensure!(bound()?.trim() == "0" && state()? == "in-line", "mended: {}", bound()?);
-    // As a last thing of the host: nothing of the kind is asked for any more.
-    host.sh("rtkvm-tune revert")?;
-    ensure!(bound()?.trim() == "2000000000", "reverted: {}", bound()?);
+    ensure!(bound()? == "0" && state()? == "in-line", "mended: {}", bound()?);
     Ok(())
 }

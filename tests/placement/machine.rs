@@ -73,7 +73,6 @@ pub(crate) fn assemble(mut cores: Vec<Core>, nodes: &[(u32, Size)], offline: Cpu
         devices: Default::default(),
         services: Vec::new(),
         threads: Vec::new(),
-        free_threads: Vec::new(),
         queues: Vec::new(),
         manager: Manager {
             first: Err(ReadError::Absent),

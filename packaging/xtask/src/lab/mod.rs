@@ -48,11 +48,13 @@ usage: cargo xtask lab VERB
                     count and trace what interrupts the isolated CPUs, side by side in each STATE: untuned,
                     tuned, ours; tuned+ARGUMENT or ours+ARGUMENT with one more kernel argument. 60 seconds for
                     each load without --seconds. --try runs a shell script in the host before it is measured
-  speed             what an audit and a second apply cost on one host, next to TuneD's
-  latency [--seconds N] [--knobs] [--jobs N] [STATE...]
+  speed [WAY]       what an audit and a second apply cost next to TuneD's: `instructions` in a machine that counts them,
+                    `host` in the time of an emulated host, or both
+  latency [--seconds N] [--phases N] [--knobs] [--jobs N] [STATE...]
                     how late an isolated CPU is in each STATE: untuned, tuned, ours. Time is a count of instructions
                     there: ours is measured twice, and a figure that differs is a failure.
                     One virtual second for each program without --seconds, two boots at once without --jobs.
+                    --phases boots each state so often, each time to begin a little later, since chance has the maximum.
                     --knobs leaves out one knob of ours after another, and says what each changes
   start [MACHINE]   start a host that stays, right after its first boot; `reference` without a MACHINE
   ssh [COMMAND]     a shell or one command in that host
@@ -76,7 +78,7 @@ pub(crate) fn run(args: &[String]) -> Result<()> {
         }
         ["test", rest @ ..] => suite::command(rest),
         ["noise", rest @ ..] => noise::run(rest),
-        ["speed"] => speed::run(),
+        ["speed", args @ ..] => speed::run(args),
         ["latency", rest @ ..] => latency::run(rest),
         ["start"] => start("reference"),
         ["start", topology] => start(topology),

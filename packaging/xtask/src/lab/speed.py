@@ -1,17 +1,16 @@
-# Runs a command several times in a host and prints, of each: its exit status, seconds of wall clock, seconds of processor
-# time and KiB of memory at most; of its own process and of the daemon that works for it (a systemd unit, or `-`).
-import os, resource, subprocess, sys, time
+# Runs a command several times and prints, of each: its exit status, seconds of wall clock, seconds of processor time and KiB
+# of memory at most; of its own process and of the daemon that works for it (the file with its PID, or `-`).
+import os, sys, time
 
-unit, times, command = sys.argv[1], int(sys.argv[2]), sys.argv[3:]
+file, times, command = sys.argv[1], int(sys.argv[2]), sys.argv[3:]
 ticks = os.sysconf("SC_CLK_TCK")
 
 
 def daemon():
-    """Processor time and peak memory of the unit's main process."""
-    if unit == "-":
+    """Processor time and peak memory of the daemon."""
+    if file == "-":
         return 0.0, 0
-    show = ["systemctl", "show", "--property=MainPID", "--value", unit]
-    pid = subprocess.run(show, capture_output=True, check=True, text=True).stdout.strip()
+    pid = open(file).read().strip()
     fields = open(f"/proc/{pid}/stat").read().rsplit(")")[-1].split()
     status = open(f"/proc/{pid}/status").read().split()
     # What it waited for, its own children, is in the third and the fourth.
@@ -21,12 +20,9 @@ def daemon():
 for _ in range(times):
     before, _ = daemon()
     start = time.monotonic()
-    pid = os.fork()
-    if pid == 0:
-        quiet = os.open("/dev/null", os.O_RDWR)
-        for fd in range(3):
-            os.dup2(quiet, fd)
-        os.execvp(command[0], command)
+    # Not by fork: to copy this process would count as the command's.
+    quiet = [(os.POSIX_SPAWN_OPEN, fd, "/dev/null", os.O_RDWR, 0) for fd in range(3)]
+    pid = os.posix_spawnp(command[0], command, os.environ, file_actions=quiet)
     _, status, usage = os.wait4(pid, 0)
     wall = time.monotonic() - start
     after, memory = daemon()

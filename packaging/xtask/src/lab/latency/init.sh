@@ -1,5 +1,6 @@
 #!/bin/sh
-# First process of the machine. /state sets: phase (probe, measure), base (untuned, tuned, ours), seconds, turn.
+# First process of the machine. /state sets: phase (probe, measure, speed), base (untuned, tuned, ours), seconds,
+# turn, shift, runs.
 # What it finds leaves by the second serial port; the first one carries the kernel's messages.
 PATH=/usr/sbin:/usr/bin:/sbin:/bin
 export PATH
@@ -103,6 +104,8 @@ if [ "$phase" = probe ]; then
         cat "$file"
     done >/dev/ttyS1
     echo "== end" >/dev/ttyS1
+elif [ "$phase" = speed ]; then
+    . /speed.sh
 else
     while read -r module; do
         case $module in
@@ -121,7 +124,7 @@ else
     taskset -pc 0 $$ >/dev/null
     short_turns
     load
-    sleep 0.5
+    sleep "$shift"
     mark loaded
     measure cyclictest taskset -c 0 cyclictest --default-system -m -q -p95 --policy=fifo -a 1 -t 1 --mainaffinity=0 \
         -i 200 -D "$seconds" -h 2000

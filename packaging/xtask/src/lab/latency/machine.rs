@@ -18,9 +18,11 @@ use crate::deb;
 use crate::shell::{cache, need, output, root, run, step};
 
 /// What the machine has beyond a minimal Debian.
-const PACKAGES: [&str; 6] = ["kmod", "procps", "iproute2", "tuned", "rt-tests", "stress-ng"];
+const PACKAGES: [&str; 7] = ["kmod", "procps", "iproute2", "tuned", "dbus-daemon", "rt-tests", "stress-ng"];
 const STRIP: &str = include_str!("strip.sh");
 const INIT: &str = include_str!("init.sh");
+const SPEED: [(&str, &str); 2] =
+    [("speed.sh", include_str!("speed.sh")), ("speed.py", include_str!("../speed.py"))];
 /// Block requests without a device: a real one would answer in the time of this computer.
 const MODULES: [&str; 2] = ["configfs", "null_blk"];
 /// Before it QEMU hangs while the second processor starts, when it counts instructions.
@@ -95,6 +97,9 @@ impl Machine {
         fs::write(tree.join("profile.toml"), profile)?;
         fs::write(tree.join("init"), INIT)?;
         run(Command::new("chmod").arg("755").arg(tree.join("init")))?;
+        for (name, text) in SPEED {
+            fs::write(tree.join(name), text)?;
+        }
         initramfs::put(&self.program, &tree.join("usr/bin/rtkvm-tune"))?;
         let mut order = String::new();
         for (module, file) in &self.modules {

@@ -33,6 +33,10 @@ const TURN: u32 = 24;
 /// Boots at once, unless told otherwise; the figures do not depend on it.
 const JOBS: usize = 2;
 
+/// How much later it begins in each further boot of the same, in microseconds: no part of a turn, of the load's timers or of a
+/// tick.
+const SHIFT: u64 = 1037;
+
 /// Knobs whose files are there for another boot, or for devices that come later.
 const FOR_LATER: [&str; 2] = ["services.boot-unit", "irq.new-devices"];
 
@@ -73,13 +77,14 @@ impl Base {
 
 struct Options {
     seconds: u64,
+    phases: u64,
     knobs: bool,
     jobs: usize,
     states: Vec<Base>,
 }
 
 fn options(args: &[&str]) -> Result<Options> {
-    let mut options = Options { seconds: 1, knobs: false, jobs: JOBS, states: Vec::new() };
+    let mut options = Options { seconds: 1, phases: 1, knobs: false, jobs: JOBS, states: Vec::new() };
     let mut args = args.iter();
     while let Some(word) = args.next() {
         let mut number = |from: u64, to: u64| -> Result<u64> {
@@ -89,6 +94,7 @@ fn options(args: &[&str]) -> Result<Options> {
         };
         match *word {
             "--seconds" => options.seconds = number(1, 600)?,
+            "--phases" => options.phases = number(1, 64)?,
             "--jobs" => options.jobs = usize::try_from(number(1, 64)?)?,
             "--knobs" => options.knobs = true,
             option if option.starts_with('-') => {
@@ -116,6 +122,19 @@ struct Task {
     /// The knobs that are kept as the machine has them.
     kept: Vec<String>,
     arguments: Vec<String>,
+    /// How much later the measurement begins than in the first boot of this kind, in steps of [`SHIFT`].
+    phase: u64,
+}
+
+/// Instructions in a second of virtual time.
+pub(super) const INSTRUCTIONS: f64 = 125e6;
+
+/// What the machine prints of the cost of each command of `cargo xtask lab speed`.
+pub(super) fn speed(runs: usize) -> Result<String> {
+    let machine = Machine::prepare()?;
+    step("both, on one machine", || {
+        machine.boot("speed", &format!("phase=speed\nruns={runs}\n"), PROFILE, &[])
+    })
 }
 
 /// Measures the states, one of them twice, and prints the result as Markdown.
@@ -137,13 +156,21 @@ pub(super) fn run(args: &[&str]) -> Result<()> {
         }
     }
     let find = |name: &str| measured.iter().find(|(task, _)| task.name == name).map(|(_, result)| result);
-    let states: Vec<(&str, &Measured)> = measured
-        .iter()
-        .filter(|(task, _)| task.kept.is_empty() && task.name != AGAIN)
-        .map(|(task, result)| (task.label.as_str(), result))
-        .collect();
+    let mut states: Vec<(&str, Vec<&Measured>)> = Vec::new();
+    for (task, result) in measured.iter().filter(|(task, _)| task.kept.is_empty() && task.name != AGAIN) {
+        match states.iter_mut().find(|(label, _)| *label == task.label) {
+            Some((_, phases)) => phases.push(result),
+            None => states.push((task.label.as_str(), vec![result])),
+        }
+    }
     println!("{}, {} virtual seconds for each program.\n", machine.versions, options.seconds);
-    print!("{}", report::states(&states));
+    if options.phases > 1 {
+        print!("{}\n", report::maxima(&states));
+    }
+    let whole: Vec<Measured> = states.iter().map(|(_, phases)| report::together(phases)).collect();
+    let whole: Vec<(&str, &Measured)> =
+        states.iter().zip(&whole).map(|((label, _), all)| (*label, all)).collect();
+    print!("{}", report::states(&whole));
     if let Some(whole) = find(Base::Ours.key()) {
         let without: Vec<(&str, &Measured)> = measured
             .iter()
@@ -200,11 +227,16 @@ fn tasks(machine: &Machine, probe: &Probe, options: &Options) -> Result<Vec<Task
             Base::Tuned => probe.tuned.clone(),
             Base::Ours => arguments(&plan(machine, probe, kept)?),
         };
-        Ok(Task { name: name.to_owned(), label: label.to_owned(), base, kept: kept.to_vec(), arguments })
+        let (name, label, kept) = (name.to_owned(), label.to_owned(), kept.to_vec());
+        Ok(Task { name, label, base, kept, arguments, phase: 0 })
     };
     let mut tasks = Vec::new();
     for base in &options.states {
         tasks.push(task(base.key(), base.title(), *base, &[])?);
+        for phase in 1..options.phases {
+            let name = format!("{}-{phase}", base.key());
+            tasks.push(Task { phase, ..task(&name, base.title(), *base, &[])? });
+        }
     }
     if options.states.contains(&Base::Ours) {
         tasks.push(task(AGAIN, "ours, again", Base::Ours, &[])?);
@@ -290,7 +322,8 @@ fn measure(machine: &Machine, tasks: &[Task], options: &Options) -> Vec<Result<M
 }
 
 fn one(machine: &Machine, task: &Task, seconds: u64) -> Result<Measured> {
-    let state = format!("phase=measure\nbase={}\nseconds={seconds}\nturn={TURN}\n", task.base.key());
+    let (base, shift) = (task.base.key(), 500_000 + SHIFT * task.phase);
+    let state = format!("phase=measure\nbase={base}\nseconds={seconds}\nturn={TURN}\nshift=0.{shift:06}\n");
     let text = machine.boot(&task.name, &state, &profile(&task.kept), &task.arguments)?;
     let measured = report::parse(&text)?;
     let line: Vec<&str> = measured.command_line.split_whitespace().collect();

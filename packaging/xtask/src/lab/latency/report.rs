@@ -15,7 +15,7 @@ const PROGRAMS: [&str; 2] = ["cyclictest", "oslat"];
 const ROWS: [u64; 12] = [5, 10, 15, 20, 25, 30, 40, 50, 75, 100, 1000, u64::MAX];
 
 /// What one program measured.
-#[derive(Debug, PartialEq)]
+#[derive(Debug, Clone, PartialEq)]
 pub(super) struct Latency {
     /// Microseconds.
     pub(super) minimum: u64,
@@ -148,6 +148,47 @@ pub(super) fn differences(one: &Measured, other: &Measured) -> Vec<String> {
         compare("counts", format!("{:?}", one.kinds), format!("{:?}", other.kinds));
     }
     found
+}
+
+/// Several boots of the same state as one measurement.
+pub(super) fn together(phases: &[&Measured]) -> Measured {
+    let [first, rest @ ..] = phases else { unreachable!("a state has a boot") };
+    let mut all = Measured { command_line: first.command_line.clone(), programs: first.programs.clone() };
+    for other in rest {
+        for (one, other) in all.programs.iter_mut().zip(&other.programs) {
+            let count = |latency: &Latency| latency.histogram.values().sum::<u64>() as f64;
+            let (here, there) = (count(one), count(other));
+            one.average = (one.average * here + other.average * there) / (here + there);
+            one.minimum = one.minimum.min(other.minimum);
+            one.maximum = one.maximum.max(other.maximum);
+            for (latency, count) in &other.histogram {
+                *one.histogram.entry(*latency).or_default() += count;
+            }
+            for (kind, count) in &other.kinds {
+                *one.kinds.entry(kind.clone()).or_default() += count;
+            }
+        }
+    }
+    all
+}
+
+/// The maximum of each boot, in the order of the phases.
+pub(super) fn maxima(states: &[(&str, Vec<&Measured>)]) -> String {
+    let titles: Vec<&str> = states.iter().map(|(label, _)| *label).collect();
+    let mut out = format!(
+        "| maximum in each boot, us | {} |\n|---|{}\n",
+        titles.join(" | "),
+        "---|".repeat(titles.len())
+    );
+    for (at, program) in PROGRAMS.iter().enumerate() {
+        let cell = |phases: &Vec<&Measured>| -> String {
+            let each: Vec<String> = phases.iter().map(|one| one.programs[at].maximum.to_string()).collect();
+            each.join(", ")
+        };
+        let cells: Vec<String> = states.iter().map(|(_, phases)| cell(phases)).collect();
+        out += &format!("| {program} | {} |\n", cells.join(" | "));
+    }
+    out
 }
 
 /// The states side by side: a table of figures for both programs, and their histograms.
@@ -319,6 +360,21 @@ cpu#1, 1000.000 MHz
         assert_eq!(differences(&whole, &other), ["oslat maximum 40045 and 40046"]);
         let text = knobs(&whole, &[("cpu.nohz", &other)]);
         assert!(text.ends_with("| cpu.nohz | = | = | = | = | = | = | 40046 | = | = | = |\n"), "{text}");
+    }
+
+    #[test]
+    fn boots_of_one_state_are_taken_together() {
+        let one = parse(TEXT).unwrap();
+        let later = TEXT.replace("40045", "30").replace("000010 000001", "000012 000005");
+        let other = parse(&later).unwrap();
+        let all = together(&[&one, &other]);
+        assert_eq!((all.programs[0].maximum, all.programs[1].maximum), (12, 40045));
+        // Three of 8 us and one of 10, then three of 8 and five of 12.
+        assert!((all.programs[0].average - (6.0 * 8.0 + 10.0 + 60.0) / 12.0).abs() < 1e-9);
+        assert_eq!(all.programs[0].histogram.values().sum::<u64>(), 12);
+        assert_eq!(all.programs[0].interrupts(), 8);
+        let text = maxima(&[("ours", vec![&one, &other])]);
+        assert!(text.contains("| cyclictest | 10, 12 |\n| oslat | 40045, 30 |\n"), "{text}");
     }
 
     #[test]
