@@ -102,7 +102,10 @@ impl Snapshot {
 
 impl Read for Snapshot {
     fn file(&self, path: &HostPath) -> Result<Rc<File>, ReadError> {
-        self.extracts.borrow_mut().remove(path);
+        // There are few of them, and many files.
+        if !self.extracts.borrow().is_empty() {
+            self.extracts.borrow_mut().remove(path);
+        }
         match self.get(path, |machine| machine.file(path).map(Entry::File)) {
             Entry::File(file) => Ok(file),
             Entry::Error(error) => Err(error),

@@ -8,6 +8,7 @@ use crate::facts::irqs::directory;
 use crate::formats::{CpuSet, HostPath};
 use crate::host::{Read, ReadError};
 use crate::placement::Placement;
+use std::collections::HashMap;
 
 /// A directory for each CPU, with one for each scheduling domain it is in (debugfs, since Linux 5.13).
 const DOMAINS: &str = "/sys/kernel/debug/sched/domains";
@@ -15,13 +16,13 @@ const DOMAINS: &str = "/sys/kernel/debug/sched/domains";
 /// Interrupts that are set as they should be and are served by isolated CPUs until they next come: the kernel moves one
 /// while it handles it.
 pub(super) fn pending(facts: &Facts, placement: &Placement, items: &mut [Item]) {
-    for irq in &facts.irqs.irqs {
-        let on = irq.effective.as_ref().map(|cpus| cpus.intersection(&placement.isolated));
-        let Some(on) = on.filter(|cpus| !cpus.is_empty()) else { continue };
-        let path = directory(irq.number).join("smp_affinity_list");
-        let set =
-            |item: &&mut Item| item.observed.state == State::InLine && item.path.as_ref() == Some(&path);
-        if let Some(item) = items.iter_mut().find(set) {
+    let on_isolated = facts.irqs.irqs.iter().filter_map(|irq| {
+        let on = irq.effective.as_ref()?.intersection(&placement.isolated);
+        (!on.is_empty()).then(|| (directory(irq.number).join("smp_affinity_list"), on))
+    });
+    let on_isolated: HashMap<HostPath, CpuSet> = on_isolated.collect();
+    for item in items.iter_mut().filter(|item| item.observed.state == State::InLine) {
+        if let Some(on) = item.path.as_ref().and_then(|path| on_isolated.get(path)) {
             let are = if on.len() == 1 { "CPU" } else { "CPUs" };
             item.observed.state = State::Pending(format!(
                 "until it next comes it is served by isolated {are} {on} (effective_affinity_list)"

@@ -72,15 +72,15 @@ pub fn rows(items: &[Item], keep: impl Fn(&Item) -> bool) -> Vec<Row> {
         let same = |group: &&mut Vec<&Item>| {
             let first = group[0];
             let settled = matches!(item.observed.state, State::InLine | State::NotApplicable(_));
-            let values = |item: &Item| {
-                (item.wanted.clone(), item.observed.running.clone(), item.observed.next_boot.clone())
+            let same_values = || {
+                (&first.wanted, &first.observed.running, &first.observed.next_boot)
+                    == (&item.wanted, &item.observed.running, &item.observed.next_boot)
             };
-            let kind = |item: &'_ Item| member(&item.label).map(|(word, _)| word.to_owned());
-            kind(item).is_some()
-                && kind(item) == kind(first)
-                && first.knob == item.knob
+            let kind = |label| member(label).map(|(word, _)| word);
+            first.knob == item.knob
                 && first.observed.state == item.observed.state
-                && (settled || values(first) == values(item))
+                && kind(&item.label).is_some_and(|word| kind(&first.label) == Some(word))
+                && (settled || same_values())
         };
         match groups.iter_mut().find(same) {
             Some(group) => group.push(item),
@@ -102,9 +102,9 @@ fn row(group: &[&Item]) -> Row {
         (Some(_), _) => (first.label.clone(), first.detail.clone()),
         (None, _) => (first.label.clone(), String::new()),
     };
-    let value = |of: fn(&Item) -> Option<String>| match of(first) {
-        found if group.iter().any(|item| of(item) != found) => "various".into(),
-        found => found.filter(|value| !value.is_empty()).unwrap_or_else(|| "-".into()),
+    let value = |of: fn(&Item) -> Option<&str>| match of(first) {
+        found if group.iter().any(|item| of(item) != found) => "various".to_owned(),
+        found => found.filter(|value| !value.is_empty()).unwrap_or("-").to_owned(),
     };
     // One argument is named by its row already.
     let bare =
@@ -132,9 +132,9 @@ fn row(group: &[&Item]) -> Row {
         },
         reach: format!("[{}]", first.reach.name()),
         values: [
-            bare(value(|item| item.observed.running.clone())),
-            bare(value(|item| item.observed.next_boot.clone())),
-            bare(value(|item| Some(item.wanted.clone()))),
+            bare(value(|item| item.observed.running.as_deref())),
+            bare(value(|item| item.observed.next_boot.as_deref())),
+            bare(value(|item| Some(&item.wanted))),
         ],
         reason: parts.join(": "),
     }
