@@ -21,26 +21,26 @@ pub(super) fn run(args: &ApplyArgs) -> Outcome {
         return dry_run(args, options);
     }
     let machine = load::machine(&args.plan.root);
-    let profile = args.plan.connect.read_profile(&args.plan.profile)?;
-    if let (true, Some(reason)) = (host::is_root(), &profile.untrusted) {
-        return Err(format!("{}: {reason}. What root applies must be root's alone", args.plan.name()));
-    }
-    let apply = Applying {
-        verb: match scope {
-            Scope::Runtime => "apply --runtime",
-            Scope::Trial(_) => "apply --trial",
-            Scope::Everything => "apply",
-        },
-        options,
-        machine: &machine,
-        name: args.plan.name(),
-        parsed: &profile.parsed,
-        keep_going: args.keep_going,
-    };
     change::under_lock(&machine, "apply", &args.wait, |root, writer, signals| {
+        // Under the lock: a run that is taken back, which this one may have waited for, gives its profile back.
+        let profile = args.plan.connect.read_profile(&args.plan.profile)?;
+        if let (true, Some(reason)) = (host::is_root(), &profile.untrusted) {
+            return Err(format!("{}: {reason}. What root applies must be root's alone", args.plan.name()));
+        }
+        let apply = Applying {
+            verb: match scope {
+                Scope::Runtime => "apply --runtime",
+                Scope::Trial(_) => "apply --trial",
+                Scope::Everything => "apply",
+            },
+            options,
+            machine: &machine,
+            name: args.plan.name(),
+            parsed: &profile.parsed,
+            keep_going: args.keep_going,
+        };
         let mut done = apply.carry_out(root, writer, signals)?;
-        // TuneD takes back what it set when it ends, and what was in line by its doing is so no more.
-        if engine::stopped_tuned(&done.plan, &done.reports) && change::not_done(&done.end).is_none() {
+        if engine::needs_another(&done.plan, &done.reports) && change::not_done(&done.end).is_none() {
             let again = apply.carry_out(root, writer, signals);
             let again = again.map_err(|error| format!("{}{error}", change::lines(&done.reports)))?;
             done.reports.extend(again.reports);

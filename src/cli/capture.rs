@@ -2,7 +2,7 @@
 
 use super::args::CaptureArgs;
 use super::{Outcome, load};
-use crate::facts::Facts;
+use crate::facts::{Asked, Facts, Further};
 use crate::formats::{CpuSet, HostPath};
 use crate::host::{Read, Snapshot, print, write_output};
 use crate::knobs::{self, PROFILE, UNIT, WANTED_BY};
@@ -16,6 +16,8 @@ pub(super) fn run(args: &CaptureArgs) -> Outcome {
     let snapshot = machine.snapshot()?;
     let facts = load::facts(&machine, &snapshot)?;
     read_ours(&snapshot);
+    // Whatever the profile, and though no plan comes of it.
+    Further::read(&snapshot, Asked { channels: true, free_threads: true });
     for parsed in given.or_else(|| kept(&snapshot)).into_iter().chain(everything(&facts)) {
         // Whatever comes of it: what planning reads is then in the snapshot, and nothing else, for the
         // definitions of other guests may hold passwords.

@@ -168,7 +168,7 @@ pub(super) fn not_done(end: &End) -> Option<(String, String)> {
         End::Done => return None,
         End::RolledBack { why, reports, notes } => {
             let but = match reports.iter().any(Report::is_refusal) {
-                true => ", but for what is named as not set: `rtkvm-tune revert` tries that again",
+                true => ", but for what is named as not set",
                 false => "",
             };
             (why, reports, notes, format!("{why}\nWhat was done before it is taken back{but}."))

@@ -20,7 +20,8 @@ pub(super) fn run(args: &RecoverArgs) -> Outcome {
             Err("it could not be taken back whole: mend the cause, then run `rtkvm-tune recover` again"
                 .into())
         }
-        _ => Ok(0),
+        Recovered::RolledBack { reports, .. } => Ok(u8::from(reports.iter().any(Report::is_refusal))),
+        Recovered::Nothing | Recovered::Finished(_) => Ok(0),
     }
 }
 

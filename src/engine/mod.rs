@@ -11,7 +11,7 @@ mod rollback;
 mod steps;
 
 pub use check::{check, without_unanswered};
-pub use report::{Outcome, Report, left_open, moved_back, stopped_tuned, summary};
+pub use report::{Outcome, Report, left_open, moved_back, needs_another, summary};
 pub use rollback::{Recovered, interrupted, recover};
 
 use crate::facts::irqs::is_interrupt;
@@ -21,7 +21,7 @@ use crate::formats::trial::Trial;
 use crate::host::{JOURNAL, Program, Root, STATE, STATE_DIR, Signals, Writer};
 use crate::journal::{Applied, Ending, Journal, Record, Run, Stamp, State};
 use crate::plan::{Held, Item, Step};
-use steps::{carry_out, describe};
+use steps::{Anew, carry_out, describe};
 
 /// What a run is to do.
 pub struct Work<'a> {
@@ -83,9 +83,11 @@ pub fn carry_out_all(
 ) -> Result<(Vec<Report>, End), Vec<String>> {
     let changes = |step: &Step| root.is_live() || !matches!(step, Step::Run { .. });
     if !work.steps.iter().any(changes) {
-        let mut reports: Vec<_> =
-            work.steps.iter().map(|step| report(step, carry_out(step, work.trial, root, writer))).collect();
-        reports.extend(forget(work.finished, state, writer));
+        let mut anew = Anew::default();
+        let carried =
+            work.steps.iter().map(|step| report(step, carry_out(step, work.trial, root, writer, &mut anew)));
+        let reports = carried.collect();
+        forget(work.finished, state, writer).map_err(|why| vec![why])?;
         return Ok((reports, End::Done));
     }
     let runs = |program| work.steps.contains(&Step::Run { program });
@@ -103,14 +105,20 @@ pub fn carry_out_all(
     }
     let Tried { mut reports, begun, stopped } = all_steps(&work, root, writer, signals);
     if let Some(why) = stopped {
-        let end = rollback::after_failure(why, &work.steps[..begun], &journal, state, root, writer);
+        let tried = work.steps[..begun].iter().zip(&reports);
+        let begun: Vec<Step> = tried
+            .filter(|(_, report)| !matches!(report.outcome, Outcome::Gone(_)))
+            .map(|(step, _)| step.clone())
+            .collect();
+        let end = rollback::after_failure(why, &begun, &journal, state, root, writer);
         return Ok((reports, end));
     }
     let before = state.clone();
     let failed = reports.iter().filter(|report| report.is_failure()).count();
     let did = |step: &Step| {
         let step = describe(step);
-        let took = |outcome: &Outcome| matches!(outcome, Outcome::Done | Outcome::Short { .. });
+        let took =
+            |outcome: &Outcome| matches!(outcome, Outcome::Done | Outcome::Short { .. } | Outcome::Gone(_));
         reports.iter().any(|report| report.step == step && took(&report.outcome))
     };
     let undone: Vec<&HostPath> = work.steps.iter().filter(|step| !did(step)).filter_map(Step::path).collect();
@@ -145,13 +153,11 @@ pub fn carry_out_all(
     Ok((reports, End::Done))
 }
 
-/// What is as it was before by itself, after a boot, is no longer ours. Only a failure is reported.
-fn forget(finished: &[HostPath], mut state: State, writer: &Writer) -> Option<Report> {
+/// What is as it was before by itself, after a boot, is no longer ours.
+fn forget(finished: &[HostPath], mut state: State, writer: &Writer) -> Result<(), String> {
     let ours = state.baseline.len();
     state.baseline.retain(|entry| !finished.contains(&entry.path));
-    let stored = if state.baseline.len() == ours { Ok(()) } else { writer.store(STATE, &state.text()) };
-    let failed = |why| Report { step: format!("write {STATE_DIR}/{STATE}"), outcome: Outcome::Failed(why) };
-    stored.err().map(failed)
+    if state.baseline.len() == ours { Ok(()) } else { writer.store(STATE, &state.text()) }
 }
 
 /// The state of earlier runs.
@@ -169,6 +175,7 @@ pub fn load(root: &Root) -> Result<State, String> {
 fn all_steps(work: &Work, root: &Root, writer: &Writer, signals: &Signals) -> Tried {
     let mut reports: Vec<Report> = Vec::new();
     let (mut failed, mut stopped, mut begun) = (false, None, 0);
+    let mut anew = Anew::default();
     for (at, step) in work.steps.iter().enumerate() {
         if let Some(signal) = signals.came().filter(|_| stopped.is_none()) {
             stopped = Some(format!("stopped by {signal}"));
@@ -178,10 +185,7 @@ fn all_steps(work: &Work, root: &Root, writer: &Writer, signals: &Signals) -> Tr
             true => Outcome::Skipped,
             false => {
                 begun = at + 1;
-                match steps::is_needless(step, &work.steps[..at], root) {
-                    true => Outcome::Impossible("no network interface got other channels".into()),
-                    false => carry_out(step, work.trial, root, writer),
-                }
+                carry_out(step, work.trial, root, writer, &mut anew)
             }
         };
         if let Outcome::Failed(why) = &outcome {
@@ -229,7 +233,7 @@ fn take_back(failed: &Step, previous: &Step, root: &Root, writer: &Writer, repor
         let command = program.command();
         let command = command.split(' ').next().unwrap_or_default();
         let step = format!("put {path} back, since {command} failed");
-        reports.push(Report { step, outcome: carry_out(&back, None, root, writer) });
+        reports.push(Report { step, outcome: carry_out(&back, None, root, writer, &mut Anew::default()) });
     }
 }
 

@@ -1,10 +1,9 @@
 //! What became of each step, and of a run, for people and programs.
 
-use super::steps::describe;
 use crate::host::Program;
 use crate::knobs::{self, Reach};
-use crate::plan::{Item, Plan, Step, is_made_anew};
-use crate::resources::State;
+use crate::plan::{Item, Plan, Step};
+use crate::resources::{State, Value};
 use serde::Serialize;
 use std::fmt;
 
@@ -21,8 +20,10 @@ pub enum Outcome {
         /// In force now.
         got: u64,
     },
-    /// It is not to be set from outside the kernel, or went away meanwhile: why. Not an error.
+    /// It is not to be set from outside the kernel: why. Not an error.
     Impossible(String),
+    /// There is nothing to set any more: why. Not an error.
+    Gone(String),
     /// A program that is not run in a tree.
     LeftToYou,
     /// It failed: why.
@@ -52,10 +53,9 @@ impl Report {
         matches!(self.outcome, Outcome::Impossible(_))
     }
 
-    /// Whether it started what mends new interrupts and queues, or left that to the system that a tree is of.
-    fn starts_timer(&self) -> bool {
-        let step = Step::Run { program: Program::StartIrqTimer };
-        matches!(self.outcome, Outcome::Done | Outcome::LeftToYou) && self.step == describe(&step)
+    /// Whether there was nothing to set any more.
+    fn is_gone(&self) -> bool {
+        matches!(self.outcome, Outcome::Gone(_))
     }
 
     /// Why it failed; nothing if it did not.
@@ -79,6 +79,7 @@ impl fmt::Display for Report {
                  the next boot"
             ),
             Outcome::Impossible(why) => write!(f, "not set  {step}: {why}"),
+            Outcome::Gone(why) => write!(f, "gone     {step}: {why}"),
             Outcome::LeftToYou => write!(f, "to do    {step} in that system"),
             Outcome::Failed(why) => write!(f, "FAILED   {step}: {why}"),
             Outcome::Skipped => write!(f, "skipped  {step}: because of the failure before"),
@@ -87,16 +88,15 @@ impl fmt::Display for Report {
 }
 
 /// What an apply left undone although nothing failed: settings of the plan after it that are still missing or
-/// different, but for those that the reports explain already: arguments that wait for update-grub in a tree,
-/// interrupts once one of them was refused, and what the timer mends in a moment: interrupts and queues.
+/// different, but for those that the reports explain already: arguments that wait for update-grub in a tree, and
+/// interrupts once one of them was refused or had gone.
 pub fn left_open(reports: &[Report], item: &Item) -> bool {
     let any = |of: fn(&Outcome) -> bool| reports.iter().any(|report| of(&report.outcome));
     let explained = match item.reach {
         Reach::Reboot => any(|outcome| matches!(outcome, Outcome::LeftToYou)),
-        Reach::Live => reports.iter().any(|report| {
-            report.is_refusal() && is_about(report, item)
-                || report.starts_timer() && item.path.as_ref().is_some_and(is_made_anew)
-        }),
+        Reach::Live => {
+            reports.iter().any(|report| (report.is_refusal() || report.is_gone()) && is_about(report, item))
+        }
         Reach::GuestRestart | Reach::Check => false,
     };
     let open = matches!(
@@ -131,10 +131,14 @@ pub fn moved_back(reports: &[Report], after: &Plan) -> Option<String> {
     (!labels.is_empty()).then(|| format!("Moved since they were set: {}; {who}\n\n", labels.join(", ")))
 }
 
-/// Whether TuneD was stopped on the way, which then took back what it had set.
-pub fn stopped_tuned(plan: &Plan, reports: &[Report]) -> bool {
-    let stop = |step: &Step| *step == Step::Run { program: Program::StopTuned };
-    plan.steps.iter().zip(reports).any(|(step, report)| stop(step) && report.outcome == Outcome::Done)
+/// Whether what this run did changed what it was planned for: TuneD, which was stopped, took back what it had set, or a
+/// network interface with other channels has other interrupts and queues.
+pub fn needs_another(plan: &Plan, reports: &[Report]) -> bool {
+    let changes = |step: &Step| {
+        *step == Step::Run { program: Program::StopTuned }
+            || matches!(step, Step::Attribute { after: Value::Channels(_), .. })
+    };
+    plan.steps.iter().zip(reports).any(|(step, report)| changes(step) && report.outcome == Outcome::Done)
 }
 
 /// The last line of an apply; `before` and `after` are the plans around it.
@@ -149,11 +153,12 @@ pub fn summary(reports: &[Report], before: &Plan, after: &Plan) -> String {
     let others = [
         (count(|outcome| matches!(outcome, Outcome::Short { .. })), "short"),
         (count(|outcome| matches!(outcome, Outcome::Impossible(_))), "not set"),
+        (reports.iter().filter(|report| report.is_gone()).count(), "gone"),
         (left, "left to you"),
     ];
     let text = match (done, others) {
-        (0, [(0, _), (0, _), (0, _)]) => "Nothing to do".into(),
-        (0, [(0, _), (0, _), _]) => "Nothing to do but what is left to you".into(),
+        (0, [(0, _), (0, _), (0, _), (0, _)]) => "Nothing to do".into(),
+        (0, [(0, _), (0, _), (0, _), _]) => "Nothing to do but what is left to you".into(),
         (done, others) => {
             let others = others.iter().filter(|(count, _)| *count > 0);
             let others: String = others.map(|(count, what)| format!(", {count} {what}")).collect();

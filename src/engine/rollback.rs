@@ -1,7 +1,7 @@
 //! Taking a run back: by itself after a failure, or later, after a kill.
 
 use super::report::{Outcome, Report};
-use super::steps::{carry_out, describe};
+use super::steps::{Anew, carry_out, describe};
 use super::{End, load};
 use crate::facts::boot::{GRUB_CFG, GRUB2_CFG};
 use crate::formats::HostPath;
@@ -10,6 +10,7 @@ use crate::host::{JOURNAL, Program, Read, Root, STATE, STATE_DIR, StoreError, Wr
 use crate::journal::{Change, Ending, Entry, Journal, Record, State};
 use crate::plan::Step;
 use crate::plan::restore::{How, Programs, Restored};
+use crate::resources::IRQ_TIMER;
 use sha2::{Digest, Sha256};
 
 /// What `recover` did.
@@ -65,7 +66,7 @@ pub fn recover(root: &Root, writer: &Writer) -> Result<Recovered, String> {
         mkconfig: journal.mkconfig,
         forget_once: journal.boot_once,
         keep_generated: is_as_before(&journal, root),
-        ..Programs::after(entries.iter().copied())
+        ..Programs::after(root, entries.iter().copied(), how)
     };
     let mut back = put_back(&entries, how, &programs, root, writer);
     let whole = settle(&mut back, &journal, state, writer);
@@ -84,15 +85,15 @@ pub(super) fn after_failure(
     let touched = |entry: &&Entry| begun.iter().any(|step| step.path() == Some(&entry.path));
     let entries: Vec<&Entry> = journal.entries.iter().filter(touched).collect();
     let ran = |program| begun.contains(&Step::Run { program });
+    let boot_id = journal.run.began.boot_id.as_deref();
+    let how = How { force: true, live: root.is_live(), disks: true, boot_id, spared: None };
     let programs = Programs {
         update_grub: ran(Program::UpdateGrub),
         mkconfig: ran(Program::Mkconfig),
         forget_once: ran(Program::BootOnce),
         keep_generated: is_as_before(journal, root),
-        ..Programs::after(entries.iter().copied())
+        ..Programs::after(root, entries.iter().copied(), how)
     };
-    let boot_id = journal.run.began.boot_id.as_deref();
-    let how = How { force: true, live: root.is_live(), disks: true, boot_id, spared: None };
     let mut back = put_back(&entries, how, &programs, root, writer);
     let whole = settle(&mut back, journal, state, writer);
     let PutBack { reports, notes, .. } = back;
@@ -107,8 +108,8 @@ struct PutBack {
     reports: Vec<Report>,
     /// What stays as it is.
     notes: Vec<String>,
-    /// The values that the machine did not take back.
-    refused: Vec<HostPath>,
+    /// The values that the machine did not take back, and what could not be read.
+    kept: Vec<HostPath>,
 }
 
 /// Puts entries back, each on its own: one that fails keeps no other from being tried.
@@ -133,13 +134,14 @@ fn put_back(entries: &[&Entry], how: How, programs: &Programs, root: &Root, writ
     let restored = Restored::plan(root, entries.iter().copied(), how);
     let steps = restored.steps(programs);
     let mut defined = false;
+    let mut anew = Anew::default();
     let carried = steps.iter().map(|step| {
         let outcome = match step {
             // A guest that could not be undefined keeps its disks.
             Step::Disk { copy: None, .. } if defined => {
                 Outcome::Impossible("a guest could not be undefined".into())
             }
-            _ => carry_out(step, None, root, writer),
+            _ => carry_out(step, None, root, writer, &mut anew),
         };
         defined |= matches!((step, &outcome), (Step::Domain { .. }, Outcome::Failed(_)));
         Report { step: describe(step), outcome }
@@ -153,24 +155,38 @@ fn put_back(entries: &[&Entry], how: How, programs: &Programs, root: &Root, writ
         Step::Attribute { path, .. } if report.is_refusal() => Some(path.clone()),
         _ => None,
     });
-    let refused = refused.collect();
+    // What cannot be read now is not lost either.
+    let kept = refused.chain(restored.unread).collect();
     let reports = carried.into_iter().filter(told).map(|(report, _)| report).collect();
     notes.extend(restored.notes.into_iter().chain(restored.told));
-    PutBack { reports, notes, refused }
+    // Of a profile that stays in force the timer is there, and moves the interrupts that came with them.
+    if anew.is_any() && root.file(&HostPath::new(IRQ_TIMER)).is_ok() {
+        let started = writer.run(&Program::StartIrqTimer).and_then(Result::err);
+        notes.extend(
+            started.map(|error| format!("new interrupts stay where they are until the next apply: {error}")),
+        );
+    }
+    PutBack { reports, notes, kept }
 }
 
 /// Ends a run that was taken back: the journal goes, unless something failed. A value that the machine did not take back
 /// stays ours, with what was there before.
 fn settle(back: &mut PutBack, journal: &Journal, mut state: State, writer: &Writer) -> bool {
-    let PutBack { reports, notes, refused } = back;
+    let PutBack { reports, notes, kept } = back;
     if reports.iter().any(Report::is_failure) {
         return false;
     }
-    state.keep(journal.entries.iter().filter(|entry| refused.contains(&entry.path)));
-    let (steps, failed) = (reports.len(), refused.len());
+    state.keep(journal.entries.iter().filter(|entry| kept.contains(&entry.path)));
+    let (steps, failed) = (reports.len(), kept.len());
     state.remember(Record { run: journal.run.clone(), outcome: Ending::RolledBack, steps, failed });
-    // What was is back; that the history lacks a run is no reason to call the machine half done.
-    notes.extend(writer.store(STATE, &state.text()).err());
+    // What was is back; that the history lacks a run is no reason to call the machine half done. But nothing else has what
+    // was there before.
+    if let Err(why) = writer.store(STATE, &state.text()) {
+        notes.push(why);
+        if !kept.is_empty() {
+            return false;
+        }
+    }
     match writer.unstore(JOURNAL) {
         Ok(()) => true,
         Err(error) => {

@@ -3,7 +3,8 @@
 use super::check::program;
 use super::report::Outcome;
 use crate::facts::boot::GRUB_CFG;
-use crate::facts::irqs::is_interrupt;
+use crate::facts::interrupts;
+use crate::facts::irqs::{directory, is_interrupt};
 use crate::facts::{grubenv, trial};
 use crate::formats::thread::{kernel_thread, status};
 use crate::formats::trial::{Trial, line};
@@ -55,20 +56,72 @@ pub(super) fn describe(step: &Step) -> String {
     }
 }
 
-/// Whether it moves interrupts that did not come: started all the same, the timer would have this run tried again and
-/// again where a driver refuses the channels.
-pub(super) fn is_needless(step: &Step, earlier: &[Step], root: &Root) -> bool {
-    let changed = |step: &Step| match step {
-        Step::Attribute { path, before, after: Value::Channels(_), .. } => {
-            root.file(path).is_ok_and(|now| now.text() != before.as_str())
+/// What other channels of network interfaces made anew in this run: nothing planned for it before holds.
+#[derive(Default)]
+pub(super) struct Anew {
+    interrupts: Vec<HostPath>,
+    queues: Vec<HostPath>,
+}
+
+impl Anew {
+    /// Whether an interface has other channels by now.
+    pub(super) fn is_any(&self) -> bool {
+        !self.queues.is_empty()
+    }
+
+    fn has(&self, step: &Step) -> bool {
+        let is = |path: &HostPath| {
+            self.interrupts.contains(path) || self.queues.iter().any(|dir| path.is_below(dir))
+        };
+        step.path().is_some_and(is)
+    }
+
+    /// Gives an interface other channels. A driver may have none to be set, or make another number of what it was asked
+    /// for: then it gets what it had.
+    fn channels(
+        &mut self,
+        step: &Step,
+        path: &HostPath,
+        before: &str,
+        want: &Value,
+        root: &Root,
+        writer: &Writer,
+    ) -> Outcome {
+        let interface = channels::interface(path).unwrap_or_default();
+        let irqs =
+            interrupts(root, interface).into_iter().map(|number| directory(number).join("smp_affinity_list"));
+        let irqs: Vec<HostPath> = irqs.collect();
+        let set = |step| program(step).map_or(Outcome::LeftToYou, |program| run(&program, writer));
+        let outcome = match set(step) {
+            Outcome::Done => read_back(path, want, root),
+            other => other,
+        };
+        // What cannot be read may be another number as well.
+        if !root.file(path).is_ok_and(|now| now.text() == before) {
+            self.interrupts.extend(irqs);
+            self.queues.push(channels::queues(interface));
         }
-        _ => false,
-    };
-    *step == Step::Run { program: Program::StartIrqTimer } && !earlier.iter().any(changed)
+        let Outcome::Failed(why) = outcome else { return outcome };
+        let was = want.parse_like(before).filter(|_| root.file(path).is_ok_and(|now| now.text() != before));
+        if let Some(was) = was {
+            let back = Step::Attribute { path: path.clone(), before: String::new(), after: was, exact: None };
+            set(&back);
+        }
+        Outcome::Impossible(why)
+    }
 }
 
 /// `trial` is what the entry must have that GRUB is to boot once.
-pub(super) fn carry_out(step: &Step, trial: Option<&Trial>, root: &Root, writer: &Writer) -> Outcome {
+pub(super) fn carry_out(
+    step: &Step,
+    trial: Option<&Trial>,
+    root: &Root,
+    writer: &Writer,
+    anew: &mut Anew,
+) -> Outcome {
+    if anew.has(step) {
+        return Outcome::Gone("it was made anew with the channels of its interface".into());
+    }
     let done = |result: Result<(), Errno>| match result {
         Ok(()) => Outcome::Done,
         Err(errno) => Outcome::Failed(errno.desc().into()),
@@ -76,9 +129,9 @@ pub(super) fn carry_out(step: &Step, trial: Option<&Trial>, root: &Root, writer:
     match step {
         Step::Attribute { path, before, after, .. } if root.is_live() && after.is_of_a_thread() => {
             match root.file(path) {
-                Err(_) => Outcome::Impossible("it went away meanwhile".into()),
+                Err(_) => Outcome::Gone("it went away meanwhile".into()),
                 Ok(now) if !after.is_same_thread(before, &now.text()) => {
-                    Outcome::Impossible("another thread has its number by now".into())
+                    Outcome::Gone("another thread has its number by now".into())
                 }
                 Ok(_) => {
                     let outcome =
@@ -96,13 +149,8 @@ pub(super) fn carry_out(step: &Step, trial: Option<&Trial>, root: &Root, writer:
                 }
             }
         }
-        // A driver may have none to be set, or fewer.
-        Step::Attribute { path, after: after @ Value::Channels(_), .. } if root.is_live() => {
-            let set = program(step).map_or(Outcome::LeftToYou, |program| run(&program, writer));
-            match if set == Outcome::Done { read_back(path, after, root) } else { set } {
-                Outcome::Failed(why) => Outcome::Impossible(why),
-                other => other,
-            }
+        Step::Attribute { path, before, after: after @ Value::Channels(_), .. } if root.is_live() => {
+            anew.channels(step, path, before, after, root, writer)
         }
         Step::Attribute { path, before, after, exact } => {
             let text = match exact {
@@ -210,7 +258,7 @@ fn attribute(
     let as_before = || root.file(path).is_ok_and(|file| file.text() == before);
     match writer.attribute(path, text) {
         Ok(()) => {}
-        Err(Errno::ENOENT) => return Outcome::Impossible("it went away meanwhile".into()),
+        Err(Errno::ENOENT) => return Outcome::Gone("it went away meanwhile".into()),
         Err(Errno::EXDEV) => {
             return Outcome::Impossible("it is the running kernel's, mounted in this tree".into());
         }

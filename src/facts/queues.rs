@@ -39,6 +39,7 @@ pub fn interfaces(host: &dyn Read) -> Vec<Interface> {
         let device = device(name);
         host.link(&device).ok()?;
         let path = channels::path(name);
+        channels::interface(&path)?;
         let channels = match host.file(&path) {
             Ok(file) => Channels::parse(&file.text()).ok_or(ReadError::Unsuitable),
             // Its driver knows of none.

@@ -58,14 +58,6 @@ pub fn queues(interface: &str) -> HostPath {
     HostPath::new(format!("{NET}{interface}/queues"))
 }
 
-/// Whether a path is below such a directory.
-pub fn is_of_a_queue(path: &HostPath) -> bool {
-    path.as_str()
-        .strip_prefix(NET)
-        .and_then(|rest| rest.split_once('/'))
-        .is_some_and(|(_, rest)| rest.starts_with("queues/"))
-}
-
 /// Whether a name cannot be taken for an option, a pattern or several names.
 fn is_plain(interface: &str) -> bool {
     let plain = |c: char| c.is_ascii_alphanumeric() || "._-".contains(c);

@@ -33,6 +33,9 @@ const ERRORS: [(&str, Errno); 6] = [
     ("EBUSY", Errno::EBUSY),
 ];
 
+/// What only `ethtool` tells, on a machine that has it not.
+const NO_ETHTOOL: &str = "no-ethtool";
+
 impl Snapshot {
     /// Everything that was read so far, as a capture.
     pub fn to_capture(&self) -> String {
@@ -50,6 +53,7 @@ impl Snapshot {
                     let name = ERRORS.iter().find(|(_, e)| *e == errno).map_or("EIO", |(name, _)| name);
                     writeln!(out, "{path} !{name}")
                 }
+                Entry::Error(ReadError::NoEthtool) => writeln!(out, "{path} !{NO_ETHTOOL}"),
                 Entry::Error(_) => writeln!(out, "{path} !unsuitable"),
             };
             result.expect("writing to a String cannot fail");
@@ -92,7 +96,8 @@ impl Snapshot {
                 (path, Entry::Link(text_of(target).ok_or_else(|| fail("bad escape"))?.into()))
             } else if let Some(name) = rest.strip_prefix('!') {
                 let errno = ERRORS.iter().find(|(n, _)| *n == name).map(|(_, e)| ReadError::Refused(*e));
-                (path, Entry::Error(errno.unwrap_or(ReadError::Unsuitable)))
+                let otherwise = if name == NO_ETHTOOL { ReadError::NoEthtool } else { ReadError::Unsuitable };
+                (path, Entry::Error(errno.unwrap_or(otherwise)))
             } else {
                 let (mode, value) = rest
                     .strip_prefix('[')

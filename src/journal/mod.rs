@@ -212,11 +212,12 @@ impl State {
         self.baseline.retain(|entry| !done(&entry.path) && !entry.is_nothing());
     }
 
-    /// Takes in entries of a run that was taken back, where nothing is ours yet.
+    /// Takes in entries of a run that was taken back and that the machine still has.
     pub fn keep<'e>(&mut self, entries: impl Iterator<Item = &'e Entry>) {
         for entry in entries {
-            if self.entry(&entry.path).is_none() {
-                self.baseline.push(entry.clone());
+            match self.baseline.iter_mut().find(|old| old.path == entry.path) {
+                Some(old) => old.take_ours(entry),
+                None => self.baseline.push(entry.clone()),
             }
         }
     }

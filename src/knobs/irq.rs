@@ -249,8 +249,8 @@ const CHANNELS: Knob = Knob {
         end on the housekeeping CPUs, where more channels than CPUs gain nothing and take interrupt vectors, of which an x86 \
         CPU has about 200. \"on\" leaves as many as the device's node has housekeeping CPUs, and an interface that has fewer \
         keeps them; a number is how many each has, as far as its driver can. The interface loses its link for a moment, so that \
-        it waits while guests run, and the driver places the new interrupts, which irq.new-devices then moves. Counted are \
-        combined channels; drivers that have some for receiving and others for sending are left alone.",
+        it waits while guests run; its new interrupts are moved by the same apply. Counted are combined channels; drivers that \
+        have some for receiving and others for sending are left alone.",
     source: "ethtool(8) (--set-channels); Linux networking/ethtool-netlink.rst (CHANNELS_GET)",
     since: "Linux 3.0 (ethtool -L); drivers each in their own time",
     check: "`ethtool -l INTERFACE`, of interfaces with a device",

@@ -31,7 +31,6 @@ use crate::profile::{BootLoader, Diagnostic, Parsed, Profile};
 use crate::resources::{Observed, Resource, State, follow_ups};
 use boot::Boot;
 pub use boot::Held;
-pub use channels::is_made_anew;
 pub use counts::Counts;
 pub use in_use::Running;
 pub use notes::unwritten_loader;
@@ -473,8 +472,7 @@ fn steps(
     // Their files may be as they were.
     anew.retain(|program| *program != Program::DaemonReload && !programs.contains(program));
     programs.append(&mut anew);
-    let (attributes, _) = channels::first(host, attributes);
-    programs.extend(channels::follow_up(host, &attributes, &files));
+    channels::first(&mut attributes);
     programs.extend(guests::missing_images(host, asked, &programs));
     files.extend(programs.into_iter().map(|program| Step::Run { program }));
     [attributes, files, disks, domains, starts, boot, restored.directories().collect()].concat()

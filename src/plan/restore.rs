@@ -52,6 +52,8 @@ pub struct Restored {
     pub waiting: Vec<String>,
     /// The entries that are done with once the steps are carried out.
     pub finished: Vec<HostPath>,
+    /// What cannot be read.
+    pub unread: Vec<HostPath>,
     pub(super) attributes: Vec<Step>,
     pub(super) files: Vec<Step>,
     pub(super) domains: Vec<Step>,
@@ -72,9 +74,7 @@ impl Restored {
         if how.disks {
             restored.keep_disks(&entries);
         }
-        let (attributes, gone) = channels::first(host, std::mem::take(&mut restored.attributes));
-        restored.attributes = attributes;
-        restored.items.retain(|item| item.path.as_ref().is_none_or(|path| !gone(path)));
+        channels::first(&mut restored.attributes);
         // The inner ones first.
         restored.directories.sort_unstable_by(|a, b| b.cmp(a));
         restored.directories.dedup();
@@ -135,6 +135,7 @@ impl Restored {
             _ if entry.is_of_another_boot(how.boot_id) => Standing::Gone,
             Ok(standing) => standing,
             Err(error) => {
+                self.unread.push(path.clone());
                 return self.notes.push(format!("{path} cannot be read: {error}; it is left as it is"));
             }
         };
@@ -306,10 +307,11 @@ pub struct Programs {
 }
 
 impl Programs {
-    /// Those for the files of a run that is taken back.
-    pub fn after<'e>(entries: impl Iterator<Item = &'e Entry>) -> Programs {
+    /// Those for the files of a run that is taken back, but for what is left as somebody else changed it.
+    pub fn after<'e>(host: &dyn Read, entries: impl Iterator<Item = &'e Entry>, how: How) -> Programs {
+        let left = |entry: &Entry| matches!(entry.standing(host), Ok(Standing::Foreign(_))) && !how.force;
         let file = |entry: &Entry| match &entry.change {
-            Change::File { before, .. } => Some((entry.path.clone(), before.is_some())),
+            Change::File { before, .. } if !left(entry) => Some((entry.path.clone(), before.is_some())),
             _ => None,
         };
         Programs { again: entries.filter_map(file).collect(), ..Programs::default() }

@@ -71,7 +71,7 @@ fn an_interrupt_that_went_away_is_no_failure() {
     let tree = Tree::reference();
     let ran = with_fault(&tree, "openat2", opening(&calls(), IRQ), "error=ENOENT").expect(0);
     assert!(
-        ran.out.contains(&format!("not set  set /{IRQ} to 0-1: it went away meanwhile\n")),
+        ran.out.contains(&format!("gone     set /{IRQ} to 0-1: it went away meanwhile\n")),
         "{}",
         ran.out
     );

@@ -237,12 +237,4 @@ fn interrupts_that_are_moved_back_are_told() {
         left_open(&reports, after.items.iter().find(|item| item.label == label).expect("there"))
     };
     assert_eq!((open("IRQ 24"), open("IRQ 25"), open("IRQ 42")), (true, false, true));
-    // Of a network interface that got other channels, they are moved in a moment.
-    let start = Report {
-        step: "run `systemctl --no-block restart rtkvm-tune-irq.timer`".into(),
-        outcome: Outcome::Done,
-    };
-    let item = |label: &str| after.items.iter().find(|item| item.label == label).expect("there");
-    let open = |label: &str| left_open(std::slice::from_ref(&start), item(label));
-    assert_eq!((open("IRQ 24"), open("new interrupts")), (false, true));
 }

@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 /// Counts the calls, and does to this one what `/run/fault` says: `NUMBER WHAT`.
 const BEFORE: &str = r#"#!/bin/busybox sh
 set -e
-[ "${0##*/} $1" != 'ethtool -l' ] || exec /bin/busybox sh /usr/lib/channels $2
+[ "${0##*/} $2 $3" != 'timeout ethtool -l' ] || exec /bin/busybox sh /usr/lib/channels $4
 number=$(($(cat /run/count 2>/dev/null || echo 0) + 1))
 echo $number >/run/count
 echo "${0##*/} $*" >>/run/calls
@@ -58,7 +58,11 @@ esac"#,
         "usr/sbin/ethtool",
         r#"read -r now most </run/$2
 [ "$3" = combined ] && [ $4 -le $most ] || exit 75
-echo "$(cat /run/grant 2>/dev/null || echo $4) $most" >/run/$2"#,
+count=$4
+[ $4 != 2 ] || [ ! -e /run/grant ] || count=4
+echo "$count $most" >/run/$2
+for old in /run/gone/*; do [ ! -e $old ] || rm -rf /proc/irq/${old##*/}; done
+for made in /run/anew/*; do [ ! -e $made ] || echo 0-15 >/proc/irq/${made##*/}/smp_affinity_list; done"#,
     ),
     ("usr/bin/udevadm", ":"),
     ("usr/bin/timeout", ":"),
@@ -70,6 +74,7 @@ case $3 in define) cat >/etc/libvirt/qemu/rt0.xml ;; undefine) rm /etc/libvirt/q
 ];
 /// What `ethtool -l` prints, of an interface with as many channels as its file says.
 const CHANNELS: &str = r#"
+[ -e /usr/sbin/ethtool ] || exit 127
 [ -e /run/$1 ] || { echo 'netlink error: Operation not supported' >&2; exit 75; }
 read -r now most </run/$1
 printf 'Channel parameters for %s:\nPre-set maximums:\nRX:\t\tn/a\nCombined:\t%s\n' $1 $most

@@ -31,7 +31,7 @@ fn channels_of_a_network_interface_are_set_by_ethtool() {
     let now = |live: &Live| live.tree.read("run/eth0").trim().to_owned();
     live.run(APPLY).expect(0);
     let calls = live.calls();
-    assert!(position(&calls, "ethtool -L eth0 combined 2") < position(&calls, TIMER));
+    position(&calls, "ethtool -L eth0 combined 2");
     assert_eq!(now(&live), "2 8");
     live.run(APPLY).expect(0);
     assert_eq!(live.calls(), [""; 0]);
@@ -61,27 +61,70 @@ fn channels_of_a_network_interface_are_set_by_ethtool() {
     assert!(gone.tree.read(STATE).contains("\"baseline\": []"), "{}", gone.tree.read(STATE));
 }
 
-/// No interrupts come, and none are waited for. What a driver grants otherwise is told.
+/// The interrupts of an interface are other ones by then, and the same apply moves those. Where the driver refuses they are
+/// what they were.
 #[test]
-fn a_driver_may_refuse_channels() {
-    let refused = with_channels();
-    let first = refused.copy();
-    first.run(APPLY).expect(0);
-    let number = position(&first.calls(), "ethtool ") + 1;
-    refused.fault(number, "fail");
-    let ran = refused.run(APPLY).expect(1);
-    assert!(ran.out.contains("not set  give eth0 2 channels, /sys/class/net/eth0/channels: "), "{}", ran.out);
-    let calls = refused.calls();
-    assert!(!calls.iter().any(|call| call == TIMER), "{calls:?}");
-    assert!(refused.tree.at(DROP_IN).exists());
+fn interrupts_that_came_with_channels_are_moved() {
+    let live = with_channels();
+    let irq = "proc/irq/24/smp_affinity_list";
+    live.tree.write(irq, "0-15\n");
+    live.tree.write("sys/devices/eth0/msi_irqs/24", "msix\n");
+    live.tree.write("run/anew/24", "");
+    live.tree.write("sys/devices/eth0/msi_irqs/42", "msix\n");
+    live.tree.write("run/gone/42", "");
+    let text = live.tree.read(PROFILE);
+    live.tree.write(PROFILE, text.replace("\"irq.affinity\" = \"keep\"\n", ""));
+    let (refused, first) = (live.copy(), live.copy());
+    let ran = live.run(APPLY).expect(0);
+    let gone = "gone     set /proc/irq/24/smp_affinity_list to 0-1,8-9: it was made anew";
+    let moved = "done     set /proc/irq/24/smp_affinity_list to 0-1,8-9\n";
+    assert!(ran.out.contains(gone) && ran.out.contains(moved), "{}", ran.out);
+    assert!(ran.out.find(gone) < ran.out.find(moved));
+    assert_eq!(live.tree.read(irq), "0-1,8-9\n");
+    // The number of one that is no more may be another's tomorrow.
+    assert!(!live.tree.read(STATE).contains("/proc/irq/42/"), "{}", live.tree.read(STATE));
+    // What the driver makes of the interrupt is not put back with the channels: it is another one.
+    let ran = live.run(&["revert"]);
+    assert!(ran.out.contains("gone     set /proc/irq/24/smp_affinity_list to 0-15"), "{}", ran.out);
+    assert!(!live.tree.read(STATE).contains("/proc/irq/24/"), "{}", live.tree.read(STATE));
 
-    let other = with_channels();
-    other.tree.write("run/grant", "4\n");
-    let ran = other.run(APPLY).expect(1);
+    first.run(APPLY).expect(0);
+    refused.fault(position(&first.calls(), "ethtool ") + 1, "fail");
+    let ran = refused.run(APPLY).expect(1);
+    assert!(ran.out.contains("not set  give eth0 2 channels") && ran.out.contains(moved), "{}", ran.out);
+}
+
+/// What a driver makes of the number is not left so: nobody would know it for ours.
+#[test]
+fn a_driver_may_make_another_number_of_channels() {
+    let live = with_channels();
+    live.tree.write("run/grant", "");
+    let ran = live.run(APPLY).expect(1);
     assert!(ran.out.contains("channels: reads back as `combined 4 of 8`"), "{}", ran.out);
     assert!(ran.out.contains("Still not in line"), "{}", ran.out);
-    // These interrupts are new.
-    position(&other.calls(), TIMER);
+    let calls = live.calls();
+    assert!(position(&calls, "ethtool -L eth0 combined 2") < position(&calls, "ethtool -L eth0 combined 6"));
+    assert_eq!(live.tree.read("run/eth0"), "6 8\n");
+    live.run(&["revert"]).expect(0);
+}
+
+/// Of a profile that stays in force the timer moves what came with the old channels.
+#[test]
+fn interrupts_that_came_with_the_old_channels_are_moved_too() {
+    let live = with_channels();
+    let text = live.tree.read(PROFILE);
+    live.tree.write(PROFILE, text.replace("'irq.channels' = 2\n", ""));
+    live.run(APPLY).expect(0);
+    live.tree.write(PROFILE, format!("{text}'power.cpu-dma-latency' = 10\n"));
+    let probe = live.copy();
+    probe.calls();
+    probe.run(APPLY).expect(0);
+    let number = position(&probe.calls(), "systemctl restart rtkvm-tune-cpu-dma-latency.service") + 1;
+    live.fault(number, "fail");
+    live.run(APPLY).expect(2);
+    let calls = live.calls();
+    assert!(position(&calls, "ethtool -L eth0 combined 6") < position(&calls, TIMER));
+    assert_eq!(calls.last().map(String::as_str), Some(TIMER));
 }
 
 /// A run that is taken back where the driver does not go back with it: what was before is known still.
@@ -101,6 +144,20 @@ fn a_value_that_is_not_put_back_stays_known() {
     let ran = live.run(&["revert"]).expect(0);
     assert!(ran.out.contains("done     give eth0 6 channels"), "{}", ran.out);
     assert_eq!(live.tree.read("run/eth0"), "6 8\n");
+
+    // The same on top of an earlier run: what the second left is not taken for somebody else's.
+    first.calls();
+    let text = first.tree.read(PROFILE).replace("'irq.channels' = 2", "'irq.channels' = 4");
+    first.tree.write(PROFILE, format!("{text}'power.cpu-dma-latency' = 10\n"));
+    let probe = first.copy();
+    probe.run(APPLY).expect(0);
+    let number = position(&probe.calls(), "systemctl restart rtkvm-tune-cpu-dma-latency.service") + 1;
+    first.tree.write("run/fault", format!("{number} fail\n{} fail\n", number + 1));
+    first.run(APPLY).expect(2);
+    assert_eq!(first.tree.read("run/eth0"), "4 8\n");
+    first.calls();
+    first.run(&["revert"]).expect(0);
+    assert_eq!(first.tree.read("run/eth0"), "6 8\n");
 }
 
 /// At a boot everything else is set all the same.

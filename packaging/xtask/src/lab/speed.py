@@ -17,14 +17,21 @@ def daemon():
     return sum(int(field) for field in fields[11:15]) / ticks, int(status[status.index("VmHWM:") + 1])
 
 
+def run(words):
+    """Exit status and usage of a command. Not by fork: to copy this process would count as the command's."""
+    quiet = [(os.POSIX_SPAWN_OPEN, fd, "/dev/null", os.O_RDWR, 0) for fd in range(3)]
+    _, status, usage = os.wait4(os.posix_spawnp(words[0], words, os.environ, file_actions=quiet), 0)
+    return os.waitstatus_to_exitcode(status), usage
+
+
+# What is started from here has at least the memory of this process for its maximum, and by a shell that shell's.
+_, usage = run(["sh", "-c", '"$@"; exit', "sh"] + command)
+peak = usage.ru_maxrss
 for _ in range(times):
     before, _ = daemon()
     start = time.monotonic()
-    # Not by fork: to copy this process would count as the command's.
-    quiet = [(os.POSIX_SPAWN_OPEN, fd, "/dev/null", os.O_RDWR, 0) for fd in range(3)]
-    pid = os.posix_spawnp(command[0], command, os.environ, file_actions=quiet)
-    _, status, usage = os.wait4(pid, 0)
+    status, usage = run(command)
     wall = time.monotonic() - start
     after, memory = daemon()
     cpu = usage.ru_utime + usage.ru_stime + after - before
-    print(os.waitstatus_to_exitcode(status), wall, cpu, max(usage.ru_maxrss, memory))
+    print(status, wall, cpu, max(peak, memory))

@@ -22,14 +22,13 @@ struct Task {
     statuses: &'static [i32],
 }
 
-/// Nothing but a boot is missing, or arguments that the profile leaves to the operator.
-const VERIFIED: &[i32] = &[0, 1, 3];
 const TASKS: [Task; 4] = [
     Task {
         title: "rtkvm-tune verify",
         daemon: "-",
         command: "rtkvm-tune verify /root/profiles/profiles/kvm-realtime.toml",
-        statuses: VERIFIED,
+        // Nothing but a boot is missing.
+        statuses: &[0, 3],
     },
     Task {
         title: "rtkvm-tune apply",
@@ -102,12 +101,15 @@ fn in_instructions() -> Result<Vec<Cost>> {
         let done = said.lines().filter(|line| line.starts_with("status ")).all(|line| line == "status 0");
         ensure!(done, "setting the machine up failed: {said}");
     }
-    let cost = |task: &Task| {
+    let cost = |task: &Task, statuses| {
         let text = part(task.title)?;
         let runs = text.strip_suffix("status 0\n").with_context(|| format!("{}: {text}", task.title))?;
-        middle(runs, task)
+        middle(runs, &Task { statuses, ..*task })
     };
-    TASKS.iter().map(cost).collect()
+    // The profile leaves the kernel's arguments to the operator: the audit misses them.
+    let [verify, others @ ..] = &TASKS;
+    let others = others.iter().map(|task| cost(task, task.statuses));
+    [cost(verify, &[1])].into_iter().chain(others).collect()
 }
 
 fn on_a_host() -> Result<Vec<Cost>> {
