@@ -42,9 +42,12 @@ const RT_THROTTLING: Knob = Knob {
 const TIMER_MIGRATION: Knob = Knob {
     id: "sched.timer-migration",
     summary: "Keep timers on the CPU that armed them",
-    why: "Looking for a busier CPU for a timer costs time when it is armed, and wakes that one. The partition does not \
-        change while the machine runs, so no timer of a housekeeping CPU is left on an isolated one.",
-    source: "TuneD realtime profile; Linux kernel/time/timer.c (sysctl_timer_migration)",
+    why: "A timer that a vCPU waits for, its emulated local APIC's too where the processor has no preemption timer, would fire \
+        on a housekeeping CPU, late behind what that does. The partition does not change while the machine runs, so no \
+        timer of a housekeeping CPU is left on an isolated one. The price, with nohz_full and kernels before 6.9: a timer \
+        that the kernel armed for itself on an isolated CPU fires there too, once, instead of on a housekeeping one. \
+        Keep the knob where that weighs more.",
+    source: "TuneD realtime profile; Linux kernel/time/timer.c (get_target_base), arch/x86/kvm/lapic.c (start_sw_tscdeadline)",
     since: "Linux 2.6.31",
     check: "/proc/sys/kernel/timer_migration is 0",
     reach: Reach::Live,
