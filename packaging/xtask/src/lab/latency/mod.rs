@@ -165,7 +165,7 @@ pub(super) fn run(args: &[&str]) -> Result<()> {
     }
     println!("{}, {} virtual seconds for each program.\n", machine.versions, options.seconds);
     if options.phases > 1 {
-        print!("{}\n", report::maxima(&states));
+        println!("{}", report::maxima(&states));
     }
     let whole: Vec<Measured> = states.iter().map(|(_, phases)| report::together(phases)).collect();
     let whole: Vec<(&str, &Measured)> =
