@@ -366,6 +366,7 @@ cpu#1, 1000.000 MHz
     fn boots_of_one_state_are_taken_together() {
         let one = parse(TEXT).unwrap();
         let later = TEXT.replace("40045", "30").replace("000010 000001", "000012 000005");
+        let later = later.replace("Max Latencies: 00010", "Max Latencies: 00012");
         let other = parse(&later).unwrap();
         let all = together(&[&one, &other]);
         assert_eq!((all.programs[0].maximum, all.programs[1].maximum), (12, 40045));
