@@ -48,7 +48,7 @@ pub(super) fn run(args: &ApplyArgs) -> Outcome {
             done.unanswered = again.unanswered;
         }
         // Nothing was done: the machine is as it was planned for.
-        if done.plan.steps.is_empty() && change::not_done(&done.end).is_none() {
+        if done.plan.steps.is_empty() {
             return report(args, &machine, &done, &done.plan);
         }
         match load::plan_again(&machine, &profile.parsed, options, &change::past(root)?) {

@@ -125,8 +125,8 @@ fn report(
                 (Some(_), ..) => "Not reverted.",
                 (None, true, true) => "Nothing to revert.",
                 (None, false, true) if reports.iter().any(Report::is_refusal) => {
-                    "Reverted, but for what is named as not set: revert again after the next boot, which ends as well what the \
-                     kernel was started with."
+                    "Reverted, but for what is named as not set: revert again after the next boot. What the kernel was started \
+                     with runs until then."
                 }
                 (None, false, true) => {
                     "Reverted: as before the first apply. What the kernel was started with runs until the next boot."

@@ -4,15 +4,16 @@ use super::check::program;
 use super::report::Outcome;
 use crate::facts::boot::GRUB_CFG;
 use crate::facts::interrupts;
-use crate::facts::irqs::{directory, is_interrupt};
+use crate::facts::irqs::{affinity, is_interrupt};
 use crate::facts::{grubenv, trial};
 use crate::formats::thread::{kernel_thread, status};
 use crate::formats::trial::{Trial, line};
 use crate::formats::{Connection, HostPath, Size, channels};
-use crate::host::{Program, Read, Removal, Root, Writer};
+use crate::host::{File, Program, Read, ReadError, Removal, Root, Writer};
 use crate::plan::Step;
 use crate::resources::Value;
 use nix::errno::Errno;
+use std::rc::Rc;
 
 /// The step, for people.
 pub(super) fn describe(step: &Step) -> String {
@@ -88,26 +89,31 @@ impl Anew {
         writer: &Writer,
     ) -> Outcome {
         let interface = channels::interface(path).unwrap_or_default();
-        let irqs =
-            interrupts(root, interface).into_iter().map(|number| directory(number).join("smp_affinity_list"));
-        let irqs: Vec<HostPath> = irqs.collect();
+        let irqs: Vec<HostPath> = interrupts(root, interface).into_iter().map(affinity).collect();
         let set = |step| program(step).map_or(Outcome::LeftToYou, |program| run(&program, writer));
-        let outcome = match set(step) {
-            Outcome::Done => read_back(path, want, root),
-            other => other,
-        };
+        let outcome = set(step);
+        let now = root.file(path);
+        let is = |text: &str| now.as_ref().is_ok_and(|file| file.text() == text);
         // What cannot be read may be another number as well.
-        if !root.file(path).is_ok_and(|now| now.text() == before) {
+        if !is(before) {
             self.interrupts.extend(irqs);
             self.queues.push(channels::queues(interface));
         }
+        let outcome = if outcome == Outcome::Done { as_read(&now, want) } else { outcome };
         let Outcome::Failed(why) = outcome else { return outcome };
-        let was = want.parse_like(before).filter(|_| root.file(path).is_ok_and(|now| now.text() != before));
-        if let Some(was) = was {
-            let back = Step::Attribute { path: path.clone(), before: String::new(), after: was, exact: None };
-            set(&back);
-        }
-        Outcome::Impossible(why)
+        let was = want.parse_like(before).filter(|_| now.is_ok() && !is(before));
+        Outcome::Impossible(match was {
+            None => why,
+            Some(was) => {
+                let told = format!("{why}; it is given {was} again");
+                let back =
+                    Step::Attribute { path: path.clone(), before: String::new(), after: was, exact: None };
+                match set(&back) {
+                    Outcome::Failed(why) => format!("{told}, which failed: {why}"),
+                    _ => told,
+                }
+            }
+        })
     }
 }
 
@@ -283,7 +289,12 @@ fn attribute(
 }
 
 fn read_back(path: &HostPath, want: &Value, root: &Root) -> Outcome {
-    let file = match root.file(path) {
+    as_read(&root.file(path), want)
+}
+
+/// What became of a value, by what was read back.
+fn as_read(found: &Result<Rc<File>, ReadError>, want: &Value) -> Outcome {
+    let file = match found {
         Ok(file) => file,
         Err(error) => return Outcome::Failed(format!("cannot be read back: {error}")),
     };

@@ -76,6 +76,11 @@ pub fn directory(number: u32) -> HostPath {
     HostPath::new(format!("/proc/irq/{number}"))
 }
 
+/// The attribute that says where one interrupt may go.
+pub fn affinity(number: u32) -> HostPath {
+    directory(number).join("smp_affinity_list")
+}
+
 /// The attribute with the mask for interrupts to come.
 pub const DEFAULT_AFFINITY: &str = "/proc/irq/default_smp_affinity";
 
@@ -95,8 +100,7 @@ impl Irqs {
 fn read_irq(host: &dyn Read, number: u32) -> Option<Irq> {
     let dir = directory(number);
     let actions = line(host, &HostPath::new(format!("/sys/kernel/irq/{number}/actions")))?;
-    let path = dir.join("smp_affinity_list");
-    let file = host.file(&path).ok()?;
+    let file = host.file(&affinity(number)).ok()?;
     let read_only = file.mode & 0o222 == 0;
     Some(Irq {
         affinity: CpuSet::parse_kernel_list(&file.text()).ok()?,

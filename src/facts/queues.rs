@@ -66,10 +66,9 @@ const KINDS: [(&str, &str); 2] = [("rx-", "rps_cpus"), ("tx-", "xps_cpus")];
 
 /// The queues that have a mask: an interface with one queue shows none for sending.
 pub fn read(host: &dyn Read) -> Vec<Queue> {
-    let interfaces = HostPath::new(NET);
-    let names = host.list(&interfaces).unwrap_or_default();
+    let names = host.list(&HostPath::new(NET)).unwrap_or_default();
     let of_interface = |interface: &String| {
-        let dir = interfaces.join(interface).join("queues");
+        let dir = channels::queues(interface);
         let of_kind = |(prefix, mask): (&str, &str)| -> Vec<Queue> {
             let numbers = numbered(host, &dir, prefix).unwrap_or_default();
             let queue = |number: u32| {

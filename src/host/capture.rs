@@ -240,6 +240,7 @@ mod tests {
             entries.push((HostPath::new("/proc/dir"), Entry::List(Rc::new(names))));
             entries.push((HostPath::new("/proc/link"), Entry::Link("a b/../c".into())));
             entries.push((HostPath::new("/proc/no"), Entry::Error(ReadError::Refused(Errno::EPERM))));
+            entries.push((HostPath::new("/proc/none"), Entry::Error(ReadError::NoEthtool)));
             entries.sort_by(|a, b| a.0.cmp(&b.0));
             let text = Snapshot::recorded(entries.clone()).to_capture();
             prop_assert_eq!(Snapshot::from_capture(&text).unwrap().entries(), entries);

@@ -1,10 +1,10 @@
 //! The channels of network interfaces, for which the kernel has no file: `ethtool` asks it, and sets nothing here.
 
+use super::programs::asking;
 use super::{File, ReadError};
 use crate::formats::Channels;
 use nix::errno::Errno;
 use std::os::unix::process::CommandExt;
-use std::process::{Command, Stdio};
 use std::rc::Rc;
 
 /// How long a driver may take to answer, in seconds: the kernel asks one at a time.
@@ -12,11 +12,8 @@ const PATIENCE: &str = "10";
 
 /// The channels of an interface: absent where its driver tells of none.
 pub(super) fn channels(interface: &str) -> Result<Rc<File>, ReadError> {
-    let mut command = Command::new("timeout");
     // Not reached by the terminal's ^C: while a run is taken back its answer counts.
-    command.args([PATIENCE, "ethtool", "-l", interface]).process_group(0).env_clear();
-    command.env("PATH", super::programs::PATH.join(":")).env("LC_ALL", "C");
-    let output = command.stdin(Stdio::null()).output();
+    let output = asking(PATIENCE, &["ethtool", "-l", interface]).process_group(0).output();
     let output =
         output.map_err(|error| ReadError::Refused(Errno::from_raw(error.raw_os_error().unwrap_or(0))))?;
     let said = String::from_utf8_lossy(&output.stderr);

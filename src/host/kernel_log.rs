@@ -8,9 +8,6 @@ use std::rc::Rc;
 /// More than a record has, in bytes: the kernel keeps about 1,000 of a line and its properties.
 const MAX_RECORD: usize = 8192;
 
-/// What the kernel says before it starts the first process (init/main.c): by then it has judged its arguments.
-const STARTED: [&str; 2] = ["Run ", " as init process"];
-
 /// What the kernel itself logged while it started, oldest first, as far as its buffer still has it. Each record is a call, and
 /// a machine that runs for long has thousands.
 pub(super) fn records(kmsg: &OwnedFd) -> Result<Vec<String>, Errno> {
@@ -21,8 +18,7 @@ pub(super) fn records(kmsg: &OwnedFd) -> Result<Vec<String>, Errno> {
             Ok(0) | Err(Errno::EAGAIN) => return Ok(records),
             Ok(n) => {
                 let text = message(&String::from_utf8_lossy(&buffer[..n]));
-                let [start, end] = STARTED;
-                if text.as_ref().is_some_and(|text| text.starts_with(start) && text.ends_with(end)) {
+                if text.as_deref().is_some_and(starts_first_process) {
                     return Ok(records);
                 }
                 records.extend(text);
@@ -32,6 +28,11 @@ pub(super) fn records(kmsg: &OwnedFd) -> Result<Vec<String>, Errno> {
             Err(errno) => return Err(errno),
         }
     }
+}
+
+/// Whether the kernel says that it starts the first process (init/main.c): by then it has judged its arguments.
+fn starts_first_process(text: &str) -> bool {
+    text.starts_with("Run ") && text.ends_with(" as init process")
 }
 
 /// The text of a record, `PRIORITY,SEQUENCE,TIME,FLAGS;TEXT`; `None` for what a program wrote to the log, which is no
@@ -61,6 +62,13 @@ mod tests {
         assert_eq!(text("6,1,0,-;rcu: \\x09Offload\n").as_deref(), Some("rcu:  Offload"));
         assert_eq!(text("30,2,0,-;HugeTLB: by a daemon\n"), None);
         assert_eq!(text("no record"), None);
+    }
+
+    #[test]
+    fn the_kernel_tells_when_it_has_started() {
+        assert!(starts_first_process("Run /sbin/init as init process"));
+        assert!(!starts_first_process("Running RCU self tests"));
+        assert!(!starts_first_process("  with arguments: /init as init process"));
     }
 
     #[test]

@@ -1,8 +1,9 @@
 //! Definitions that only libvirt itself can read: asked through a read-only connection, which can change nothing.
 
+use super::programs::asking;
 use super::{File, Metadata, Node, ReadError};
 use crate::formats::{Connection, HostPath};
-use std::process::{Command, Stdio};
+use std::process::Stdio;
 use std::rc::Rc;
 
 /// How long libvirt may take to answer, in seconds. One that starts first asks every QEMU of the machine what it can do.
@@ -59,11 +60,9 @@ pub(super) fn node(path: &HostPath) -> Result<Node, ReadError> {
 
 /// What `virsh` prints. Nothing of it is an effect: the connection is read-only and starts no daemon.
 fn virsh(connection: &Connection, words: &[&str]) -> Result<String, ReadError> {
-    let mut command = Command::new("timeout");
-    command.args([PATIENCE, "virsh", "--readonly", "--quiet", "--connect", connection.uri()]).args(words);
-    command.env_clear().env("PATH", super::programs::PATH.join(":")).env("LC_ALL", "C");
-    command.env("LIBVIRT_AUTOSTART", "0").stdin(Stdio::null()).stderr(Stdio::null());
-    match command.output() {
+    let virsh = ["virsh", "--readonly", "--quiet", "--connect", connection.uri()];
+    let mut command = asking(PATIENCE, &[&virsh, words].concat());
+    match command.env("LIBVIRT_AUTOSTART", "0").stderr(Stdio::null()).output() {
         Ok(output) if output.status.success() => {
             String::from_utf8(output.stdout).map_err(|_| ReadError::Unsuitable)
         }

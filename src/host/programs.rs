@@ -131,7 +131,16 @@ impl GuestName {
 }
 
 /// Where the programs are looked for.
-pub(super) const PATH: [&str; 4] = ["/usr/sbin", "/usr/bin", "/sbin", "/bin"];
+const PATH: [&str; 4] = ["/usr/sbin", "/usr/bin", "/sbin", "/bin"];
+
+/// A program that only asks, for as many seconds at most. As of every program, nothing of the caller's environment may change
+/// what it does.
+pub(super) fn asking(seconds: &str, words: &[&str]) -> Command {
+    let mut command = Command::new("timeout");
+    command.arg(seconds).args(words).env_clear().env("PATH", PATH.join(":")).env("LC_ALL", "C");
+    command.stdin(Stdio::null());
+    command
+}
 
 /// Why a program did not do its work.
 #[derive(Debug)]

@@ -4,7 +4,7 @@ use super::boot::argument;
 use super::services::{PROFILE, WRITTEN, file};
 use super::{Chosen, Context, Disruption, Knob, Reach, Setting, Values, unfit};
 use crate::facts::PROGRAM;
-use crate::facts::irqs::{DEFAULT_AFFINITY, directory};
+use crate::facts::irqs::{DEFAULT_AFFINITY, affinity};
 use crate::facts::{Interface, Irq, Movable};
 use crate::formats::{Channels, CpuSet, HostPath};
 use crate::resources::{
@@ -141,7 +141,7 @@ fn irq_setting(ctx: &Context, vectors: &mut Vectors, irq: &Irq) -> Setting {
             let found = Some(irq.affinity.to_string());
             Setting::new(label, Resource::Check { found, wanted: want.to_string(), state, kept_by: None })
         }
-        false => attribute(&label, directory(irq.number).join("smp_affinity_list"), Value::List(want), fixed),
+        false => attribute(&label, affinity(irq.number), Value::List(want), fixed),
     };
     Setting { detail: irq.actions.clone(), ..setting }
 }

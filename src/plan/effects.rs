@@ -4,7 +4,7 @@
 
 use super::{Item, State};
 use crate::facts::Facts;
-use crate::facts::irqs::directory;
+use crate::facts::irqs::affinity;
 use crate::formats::{CpuSet, HostPath};
 use crate::host::{Read, ReadError};
 use crate::placement::Placement;
@@ -18,7 +18,7 @@ const DOMAINS: &str = "/sys/kernel/debug/sched/domains";
 pub(super) fn pending(facts: &Facts, placement: &Placement, items: &mut [Item]) {
     let on_isolated = facts.irqs.irqs.iter().filter_map(|irq| {
         let on = irq.effective.as_ref()?.intersection(&placement.isolated);
-        (!on.is_empty()).then(|| (directory(irq.number).join("smp_affinity_list"), on))
+        (!on.is_empty()).then(|| (affinity(irq.number), on))
     });
     let on_isolated: HashMap<HostPath, CpuSet> = on_isolated.collect();
     for item in items.iter_mut().filter(|item| item.observed.state == State::InLine) {

@@ -69,6 +69,7 @@ fn remedy(item: &Item, profile: &str) -> String {
         State::Rejected(_) => format!("another kernel, or {keep}: a reboot does not help"),
         State::Foreign(_) => format!("rtkvm-tune apply {profile} names the choices; or {keep}"),
         State::ByHand(_) if item.is_check() => "by hand: no setting changes it".into(),
+        State::ByHand(reason) if item.reach != Reach::Reboot => format!("by hand: {reason}"),
         State::ByHand(_) => format!("add {} to the boot loader's kernel arguments{then}", item.wanted),
         State::Unverifiable(_) if item.is_check() => {
             format!("as root, or by hand: rtkvm-tune explain {}", item.knob)

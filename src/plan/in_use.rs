@@ -1,7 +1,7 @@
 //! A machine in use: the guests that run on it, and the programs that set the same things.
 
 use super::{Asked, Item};
-use crate::facts::irqs::directory;
+use crate::facts::irqs::affinity;
 use crate::facts::{Facts, RunningGuest, Service};
 use crate::formats::CpuSet;
 use crate::formats::HostPath;
@@ -22,13 +22,14 @@ impl Running {
     pub fn of(facts: &Facts) -> Option<Running> {
         let guests = named(&facts.guests)?;
         let theirs = facts.irqs.irqs.iter().filter(|irq| irq.is_of_a_guest());
-        let interrupts = theirs.map(|irq| directory(irq.number).join("smp_affinity_list")).collect();
+        let interrupts = theirs.map(|irq| affinity(irq.number)).collect();
         Some(Running { guests, interrupts })
     }
 
     /// Why a change of this class waits; `how` does it all the same. That is what stalls CPUs, what moves an interrupt
-    /// of a device that a guest has, what takes a link, and what needs guests stopped. A definition waits for nothing: libvirt keeps the
-    /// running guest as it is until its next start. Other interrupts leave the guests' CPUs, which is what they want.
+    /// of a device that a guest has, what takes a link, and what needs guests stopped. A definition waits for nothing:
+    /// libvirt keeps the running guest as it is until its next start. Other interrupts leave the guests' CPUs, which is
+    /// what they want.
     pub(super) fn waits(&self, disruption: Disruption, path: Option<&HostPath>, how: &str) -> Option<String> {
         let what = match disruption {
             Disruption::BriefStall => "it stalls CPUs for a moment",

@@ -100,7 +100,8 @@ fn a_driver_may_make_another_number_of_channels() {
     let live = with_channels();
     live.tree.write("run/grant", "");
     let ran = live.run(APPLY).expect(1);
-    assert!(ran.out.contains("channels: reads back as `combined 4 of 8`"), "{}", ran.out);
+    let why = "channels: reads back as `combined 4 of 8`; it is given 6 again\n";
+    assert!(ran.out.contains(why), "{}", ran.out);
     assert!(ran.out.contains("Still not in line"), "{}", ran.out);
     let calls = live.calls();
     assert!(position(&calls, "ethtool -L eth0 combined 2") < position(&calls, "ethtool -L eth0 combined 6"));
@@ -160,6 +161,24 @@ fn a_value_that_is_not_put_back_stays_known() {
     assert_eq!(first.tree.read("run/eth0"), "6 8\n");
 }
 
+/// The same where the run was killed.
+#[test]
+fn a_recovery_tells_of_a_value_that_is_not_put_back() {
+    let live = with_channels();
+    let first = live.copy();
+    first.run(APPLY).expect(0);
+    live.fault(position(&first.calls(), "ethtool ") + 1, "kill-after");
+    assert_eq!(live.run(APPLY).status, None);
+    live.fault(1, "fail");
+    let ran = live.run(&["recover"]).expect(1);
+    assert!(ran.out.contains("not set  give eth0 6 channels"), "{}", ran.out);
+    assert!(ran.out.contains(" is taken back, but for what is named above.\n"), "{}", ran.out);
+    assert_eq!(live.tree.read("run/eth0"), "2 8\n");
+    live.calls();
+    live.run(&["revert"]).expect(0);
+    assert_eq!(live.tree.read("run/eth0"), "6 8\n");
+}
+
 /// At a boot everything else is set all the same.
 #[test]
 fn without_ethtool_channels_are_left_to_the_administrator() {
@@ -171,8 +190,11 @@ fn without_ethtool_channels_are_left_to_the_administrator() {
         "{}",
         ran.out
     );
-    live.run(APPLY);
-    assert!(live.tree.at(DROP_IN).exists());
+    let ran = live.run(APPLY);
+    assert!(live.tree.at(DROP_IN).exists(), "{}{}", ran.out, ran.err);
+    let audit = live.run(&["verify", PROFILE]).out;
+    let remedy = "mend by: by hand: /sys/class/net/eth0/channels is not known: install the package ethtool";
+    assert!(audit.contains(remedy), "{audit}");
     live.run(&["apply", "--runtime", "--keep-going", PROFILE]).expect(0);
 }
 

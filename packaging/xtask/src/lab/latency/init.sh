@@ -31,16 +31,21 @@ short_turns() {
     port 64 '\000'
 }
 
-# TuneD, in the place of its service: it applies the profile and ends.
-tuned() {
-    sed -i 's/^daemon *=.*/daemon = 0/' /etc/tuned/tuned-main.conf
+# What TuneD finds of this machine.
+for_tuned() {
     echo "isolated_cores=1" >/etc/tuned/realtime-virtual-host-variables.conf
-    echo realtime-virtual-host >/etc/tuned/active_profile
-    echo manual >/etc/tuned/profile_mode
     mkdir -p /etc/default /boot/grub
     : >/etc/default/grub
     # Without these it does not say which kernel arguments it wants.
     printf '### BEGIN /etc/grub.d/00_header ###\n### END /etc/grub.d/00_header ###\n' >/boot/grub/grub.cfg
+}
+
+# TuneD, in the place of its service: it applies the profile and ends.
+tuned() {
+    for_tuned
+    sed -i 's/^daemon *=.*/daemon = 0/' /etc/tuned/tuned-main.conf
+    echo realtime-virtual-host >/etc/tuned/active_profile
+    echo manual >/etc/tuned/profile_mode
     command tuned --no-dbus --profile realtime-virtual-host --log=/run/tuned.log
 }
 

@@ -23,10 +23,8 @@ cost "rtkvm-tune apply" - "$runs" rtkvm-tune apply /profile.toml
 rtkvm-tune revert >>/run/apply 2>&1
 echo "status $?" >>/run/apply
 
-mkdir -p /run/dbus /run/tuned /etc/default /boot/grub
-: >/etc/default/grub
-printf '### BEGIN /etc/grub.d/00_header ###\n### END /etc/grub.d/00_header ###\n' >/boot/grub/grub.cfg
-echo "isolated_cores=1" >/etc/tuned/realtime-virtual-host-variables.conf
+mkdir -p /run/dbus /run/tuned
+for_tuned
 dbus-daemon --system --fork
 command tuned --daemon --pid=/run/tuned/tuned.pid --log=/run/tuned.log
 tuned-adm profile realtime-virtual-host >/run/adm 2>&1
