@@ -34,6 +34,9 @@ pub struct Kernel {
     /// `None` before Linux 6.8, which shows the latter only.
     #[serde(skip)]
     pub unbound_work: Option<(CpuSet, CpuSet)>,
+    /// Whether it accounts for pressure stalls (PSI): it does where [`PRESSURE`] can be read.
+    #[serde(skip)]
+    pub pressure: bool,
     /// `PRETTY_NAME` of os-release(5).
     pub os: Option<String>,
     /// `ID` and `ID_LIKE` of os-release(5).
@@ -91,6 +94,7 @@ impl Kernel {
             no_fair_server: no_fair_server(host),
             workqueues: workqueues(host),
             unbound_work: unbound_work(host),
+            pressure: host.head(&HostPath::new(PRESSURE), 0).is_ok(),
             os: os.text("PRETTY_NAME").map(str::to_owned),
             boot_id: sysctl("random/boot_id"),
             os_family: words.flat_map(str::split_whitespace).map(str::to_owned).collect(),
@@ -111,6 +115,10 @@ fn no_fair_server(host: &dyn Read) -> Option<String> {
 pub fn fair_server(cpu: u32) -> HostPath {
     HostPath::new(format!("/sys/kernel/debug/sched/fair_server/cpu{cpu}/runtime"))
 }
+
+/// How long tasks waited for a CPU (Linux accounting/psi.rst). Without PSI it is not there; before Linux 5.7 it is with
+/// `psi=0` as well, and each read fails.
+pub const PRESSURE: &str = "/proc/pressure/cpu";
 
 /// Where the kernel shows its workqueues (Linux core-api/workqueue.rst).
 pub const WORKQUEUES: &str = "/sys/devices/virtual/workqueue";

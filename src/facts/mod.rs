@@ -198,7 +198,7 @@ fn text(host: &dyn Read, path: &HostPath) -> Option<String> {
 
 /// The trimmed text of a file that should hold one value; `None` if absent or empty.
 fn line(host: &dyn Read, path: &HostPath) -> Option<String> {
-    text(host, path).map(|text| text.trim().to_owned()).filter(|text| !text.is_empty())
+    host.file(path).ok().map(|file| file.text().trim().to_owned()).filter(|text| !text.is_empty())
 }
 
 /// A whole number. The kernel writes -1 where it does not know, which is no value.

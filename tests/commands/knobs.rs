@@ -123,6 +123,32 @@ fn huge_pages_get_their_mount() {
     assert!(!noted(&tree));
 }
 
+/// Pressure stalls are accounted for where /proc/pressure/cpu can be read, whatever the kernel's line says.
+#[test]
+fn pressure_stalls_are_not_accounted_for() {
+    const PRESSURE: &str = "proc/pressure/cpu";
+    let tree = Tree::reference();
+    let state = |tree: &Tree| item(tree, "sched.psi").0;
+    assert_eq!(item(&tree, "sched.psi"), ("missing".into(), None, "psi=0".into()));
+    tree.tune(&["apply", REFERENCE]).expect(0);
+    tree.write("boot/grub/grub.cfg", "menuentry 'Debian' {\n linux /vmlinuz quiet psi=0\n}\n");
+    assert_eq!(state(&tree), "reboot-pending");
+    tree.start("quiet psi=0\n");
+    assert_eq!(state(&tree), "in-line");
+    tree.write(PRESSURE, "");
+    assert_eq!(state(&tree), "rejected", "it was given, and they are there");
+
+    let tree = Tree::reference();
+    std::fs::remove_file(tree.at(PRESSURE)).expect("recorded");
+    assert_eq!(state(&tree), "not-applicable", "a kernel that has none, and was not told so");
+
+    let tree = Tree::reference();
+    tree.write("proc/41/comm", "systemd-oomd\n");
+    let plan = tree.tune(&["apply", "--dry-run", REFERENCE]).expect(0).out;
+    assert!(plan.contains("systemd-oomd (PID 41) goes by them: disable it to go without"), "{plan}");
+    assert!(!plan.contains("psi=0"), "{plan}");
+}
+
 /// What the profile chooses is what is wanted; what takes a protection away is said each time.
 #[test]
 fn the_profile_chooses_values() {

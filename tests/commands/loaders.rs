@@ -79,7 +79,7 @@ fn has_none(line: &KernelArgs) -> bool {
 
 /// The machine after a boot with this line.
 fn boot(tree: &Tree, line: &KernelArgs) {
-    tree.write("proc/cmdline", format!("BOOT_IMAGE=(hd0,gpt2)/vmlinuz {line}\n"));
+    tree.start(&format!("BOOT_IMAGE=(hd0,gpt2)/vmlinuz {line}\n"));
     tree.write("sys/devices/system/cpu/isolated", "2-7,10-15\n");
     tree.write("sys/devices/system/cpu/nohz_full", "2-7,10-15\n");
 }

@@ -112,6 +112,7 @@ fn the_drop_in_has_every_kernel_argument_once() {
             "default_hugepagesz=1G",
             "hugepagesz=1G",
             "hugepages=0:25,1:25",
+            "psi=0",
             "nosoftlockup",
             "nmi_watchdog=0"
         ]

@@ -88,6 +88,7 @@ fn what_is_dropped_is_removed() {
         "cpu.nohz",
         "irq.boot-affinity",
         "memory.hugepages-boot",
+        "sched.psi",
         "watchdog.soft-boot",
         "watchdog.nmi-boot",
     ];

@@ -180,6 +180,19 @@ impl Tree {
         fs::write(at, text).expect("written");
     }
 
+    /// The kernel's line after a boot, and /proc/pressure as the kernel has it then.
+    pub(crate) fn start(&self, line: &str) {
+        self.write("proc/cmdline", line);
+        let pressure = "proc/pressure/cpu";
+        match line.split_whitespace().any(|word| word == "psi=0") {
+            true => fs::remove_file(self.at(pressure)).unwrap_or_default(),
+            false => {
+                self.write(pressure, "");
+                self.chmod(pressure, 0o666);
+            }
+        }
+    }
+
     pub(crate) fn chmod(&self, path: &str, mode: u32) {
         fs::set_permissions(self.at(path), PermissionsExt::from_mode(mode)).expect("mode");
     }

@@ -211,7 +211,7 @@ fn update_grub(tree: &Tree) {
 fn boot(tree: &Tree, cpus: &str) {
     let entries = grub::entries(&tree.read("boot/grub/grub.cfg"));
     let normal = entries.iter().find(|entry| !entry.recovery).expect("an entry");
-    tree.write("proc/cmdline", format!("BOOT_IMAGE=/boot/vmlinuz {}\n", normal.args));
+    tree.start(&format!("BOOT_IMAGE=/boot/vmlinuz {}\n", normal.args));
     tree.write("sys/devices/system/cpu/isolated", format!("{cpus}\n"));
     tree.write("sys/devices/system/cpu/nohz_full", format!("{cpus}\n"));
 }
@@ -224,12 +224,12 @@ fn verify_follows_the_machine_to_its_next_boot() {
     tree.tune(&["apply", REFERENCE]).expect(0);
     let text = verify(1);
     assert!(text.contains("+ cpu.isolcpus"), "{text}");
-    assert!(text.contains("Differs: 9 of "), "{text}");
+    assert!(text.contains("Differs: 10 of "), "{text}");
 
     update_grub(&tree);
     let text = verify(3);
     assert!(text.contains("> cpu.isolcpus"), "{text}");
-    assert!(text.contains("In line but for a reboot: 9 of "), "{text}");
+    assert!(text.contains("In line but for a reboot: 10 of "), "{text}");
     let again = tree.tune(&["apply", REFERENCE]).expect(0).out;
     assert_eq!(again, "Nothing to do. A reboot is needed.\n");
 
@@ -332,7 +332,7 @@ fn keep(ids: &[&str]) -> String {
     format!("{profile}\n[knobs]\n{lines}")
 }
 
-const BOOT_KNOBS: [&str; 9] = [
+const BOOT_KNOBS: [&str; 10] = [
     "cpu.nohz",
     "watchdog.soft-boot",
     "watchdog.nmi-boot",
@@ -342,6 +342,7 @@ const BOOT_KNOBS: [&str; 9] = [
     "cpu.skew-tick",
     "irq.boot-affinity",
     "memory.hugepages-boot",
+    "sched.psi",
 ];
 
 #[test]
@@ -509,7 +510,7 @@ fn what_the_kernel_was_built_without_is_not_applicable() {
     let ours = tree.read(DROP_IN);
     let arguments = ours.lines().last().and_then(|line| line.split_once("} ")).expect("ours").1;
     let line = format!("quiet {}\n", arguments.trim_end_matches('"'));
-    tree.write("proc/cmdline", &line);
+    tree.start(&line);
     tree.write("boot/grub/grub.cfg", format!("menuentry 'Debian' {{\n linux /vmlinuz {line}}}\n"));
     tree.write("sys/devices/system/cpu/isolated", "2-7,10-15\n");
     std::fs::remove_file(tree.at("sys/devices/system/cpu/nohz_full")).expect("removed");

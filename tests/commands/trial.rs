@@ -59,7 +59,7 @@ fn boot(tree: &Tree, id: &str) {
     }
     let menu = grub_menu::menu(&text);
     let (kernel, args) = grub_menu::chosen(&menu, &default).expect("an entry").linux().expect("Linux");
-    tree.write(CMDLINE, format!("BOOT_IMAGE={kernel} {args}\n"));
+    tree.start(&format!("BOOT_IMAGE={kernel} {args}\n"));
     tree.write(BOOT_ID, format!("{id}\n"));
     for (file, name) in [("isolated", "isolcpus"), ("nohz_full", "nohz_full")] {
         let value = args.values(name).first().copied().flatten().unwrap_or_default();

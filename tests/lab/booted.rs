@@ -16,6 +16,8 @@ pub(super) fn the_machine_is_as_planned(host: &Host) -> Result<()> {
     }
     let mask = CpuSet::parse_mask(&host.read("/proc/irq/default_smp_affinity")?)?;
     ensure!(mask.to_string() == HOUSEKEEPING, "default_smp_affinity is {mask}");
+    let pressure = host.sh("ls /proc/pressure 2>&1 || true")?;
+    ensure!(pressure.contains("No such file"), "pressure stalls are accounted for: {pressure}");
     let workqueues = CpuSet::parse_mask(&host.read("/sys/devices/virtual/workqueue/cpumask")?)?;
     ensure!(workqueues.to_string() == HOUSEKEEPING, "workqueues run on {workqueues}");
 

@@ -30,6 +30,7 @@ pub(super) fn leaves_everything_as_on_the_first_day() -> Result<()> {
     ensure!(changed.is_empty(), "not as on the first day: {changed:#?}");
     let line = host.read("/proc/cmdline")?;
     ensure!(!line.contains("isolcpus"), "the kernel still has our arguments: {line}");
+    host.read("/proc/pressure/cpu")?;
     let guests = host.sh("virsh --connect qemu:///system list --all --name")?;
     ensure!(guests.trim().is_empty(), "a guest of ours is left: {guests}");
     Ok(())

@@ -115,6 +115,7 @@ pub(crate) fn assemble(mut cores: Vec<Core>, nodes: &[(u32, Size)], offline: Cpu
             gigabyte_pages: Some(true),
             no_fair_server: None,
             unbound_work: None,
+            pressure: false,
             workqueues: Vec::new(),
             os: None,
             os_family: Vec::new(),

@@ -43,6 +43,18 @@ impl Latency {
         self.kinds.iter().filter(|(kind, _)| counts(kind)).map(|(_, count)| count).sum()
     }
 
+    /// What all but one of 10,000 measurements are at most, in microseconds: chance has less part in it than in the maximum.
+    fn all_but_a_few(&self) -> u64 {
+        let mut above = self.histogram.values().sum::<u64>() / 10_000;
+        for (latency, count) in self.histogram.iter().rev() {
+            match above.checked_sub(*count) {
+                Some(left) => above = left,
+                None => return *latency,
+            }
+        }
+        0
+    }
+
     fn interrupts(&self) -> u64 {
         self.count(|kind| matches!(kind, Kind::Interrupt(_)))
     }
@@ -205,6 +217,7 @@ pub(super) fn states(states: &[(&str, &Measured)]) -> String {
         out += &format!("| {program}, us {head}");
         out += &row("minimum", &|latency| latency.minimum.to_string());
         out += &row("average", &|latency| format!("{:.3}", latency.average));
+        out += &row("all but 1 in 10,000", &|latency| latency.all_but_a_few().to_string());
         out += &row("maximum", &|latency| latency.maximum.to_string());
         out += &row("context switches", &|latency| latency.switches().to_string());
         let kinds: BTreeSet<&Kind> =
@@ -341,15 +354,28 @@ cpu#1, 1000.000 MHz
         let text = states(&[("untuned", &measured), ("ours", &measured)]);
         for expected in [
             "| cyclictest, us | untuned | ours |\n|---|---|---|\n| minimum | 8 | 8 |\n| average | 8.500 | 8.500 |\n\
-             | maximum | 10 | 10 |\n| context switches | 8 | 8 |\n\
+             | all but 1 in 10,000 | 10 | 10 |\n| maximum | 10 | 10 |\n| context switches | 8 | 8 |\n\
              | interrupt LOC Local timer interrupts | 4 | 4 |\n",
             "| 6 to 10 us | 4 | 4 |",
-            "| average | 1.234 | 1.234 |\n| maximum | 40045 | 40045 |\n| context switches | 1 | 1 |\n\
+            "| average | 1.234 | 1.234 |\n| all but 1 in 10,000 | 32 | 32 |\n| maximum | 40045 | 40045 |\n| context switches | 1 | 1 |\n\
              | softirq TIMER | 3 | 3 |\n",
             "| 0 to 5 us | 200 | 200 |\n| 31 to 40 us | 3 | 3 |",
         ] {
             assert!(text.contains(expected), "{expected}\nis not in\n{text}");
         }
+    }
+
+    #[test]
+    fn one_in_ten_thousand_is_left_out() {
+        let mut latency = parse(TEXT).unwrap().programs[0].clone();
+        let mut of = |rows: &[(u64, u64)]| {
+            latency.histogram = rows.iter().copied().collect();
+            latency.all_but_a_few()
+        };
+        assert_eq!(of(&[(8, 9_998), (40, 1)]), 40);
+        assert_eq!(of(&[(8, 9_999), (40, 1)]), 8);
+        assert_eq!(of(&[(8, 9_998), (12, 1), (40, 1)]), 12);
+        assert_eq!(of(&[(8, 20_000), (12, 1), (40, 1)]), 8);
     }
 
     #[test]
