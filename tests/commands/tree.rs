@@ -3,7 +3,7 @@
 use super::support::*;
 use rtkvm_tune::formats::grub;
 use std::os::unix::fs::PermissionsExt;
-use std::process::Command;
+use std::process::{Command, Stdio};
 
 const NODES: &str = "sys/devices/system/node";
 
@@ -424,6 +424,25 @@ fn one_run_at_a_time() {
     tree.tune(&["verify", REFERENCE]).expect(1);
     drop(lock);
     tree.tune(&["apply", REFERENCE]).expect(0);
+}
+
+/// A run that waited for another goes by the profile that is there when its turn comes.
+#[test]
+fn the_profile_is_read_under_the_lock() {
+    use nix::fcntl::{Flock, FlockArg};
+    let tree = Tree::reference();
+    let file = std::fs::File::open(&tree.root).expect("there");
+    let lock = Flock::lock(file, FlockArg::LockExclusiveNonblock).expect("free");
+    let profile = tree.note("late.toml", "no profile yet\n");
+    let mut waits = command(&["apply", "--wait", "60", &profile, "--root", tree.name()]);
+    let mut waits = waits.stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("the program starts");
+    // It asks for the lock 20 times a second.
+    std::thread::sleep(std::time::Duration::from_secs(1));
+    assert!(waits.try_wait().expect("a child").is_none(), "it did not wait");
+    tree.note("late.toml", std::fs::read(format!("{SOURCES}/{REFERENCE}")).expect("readable"));
+    drop(lock);
+    assert_eq!(waits.wait().expect("a child").code(), Some(0));
+    assert!(tree.at(DROP_IN).exists());
 }
 
 /// What would make our arguments void, or change their meaning, is refused before anything is written.
