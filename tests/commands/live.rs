@@ -77,6 +77,7 @@ const CHANNELS: &str = r#"
 [ -e /usr/sbin/ethtool ] || exit 127
 [ -e /run/$1 ] || { echo 'netlink error: Operation not supported' >&2; exit 75; }
 read -r now most </run/$1
+[ $now != silent ] || exit 124
 printf 'Channel parameters for %s:\nPre-set maximums:\nRX:\t\tn/a\nCombined:\t%s\n' $1 $most
 printf 'Current hardware settings:\nRX:\t\tn/a\nCombined:\t%s\n' $now
 "#;

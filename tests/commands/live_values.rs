@@ -198,6 +198,18 @@ fn without_ethtool_channels_are_left_to_the_administrator() {
     live.run(&["apply", "--runtime", "--keep-going", PROFILE]).expect(0);
 }
 
+/// timeout(1) ends what asks a driver that does not answer.
+#[test]
+fn a_driver_that_does_not_answer_is_told() {
+    let live = with_channels();
+    live.tree.write("run/eth0", "silent 8\n");
+    let plan = live.run(&["apply", "--dry-run", PROFILE]).expect(0).out;
+    assert!(plan.contains("/sys/class/net/eth0/channels: Connection timed out"), "{plan}");
+    let ran = live.run(APPLY);
+    assert!(ran.expect(1).out.contains("Connection timed out"));
+    assert!(!live.calls().iter().any(|call| call.starts_with("ethtool")), "what is put back is not known");
+}
+
 /// A bound whose unit does not run, or whose revert was killed in between, goes as well.
 #[test]
 fn a_bound_is_dropped_whether_its_unit_runs_or_not() {
