@@ -116,7 +116,7 @@ pub fn fair_server(cpu: u32) -> HostPath {
     HostPath::new(format!("/sys/kernel/debug/sched/fair_server/cpu{cpu}/runtime"))
 }
 
-/// How long tasks waited for a CPU (Linux accounting/psi.rst). Without PSI it is not there; before Linux 5.7 it is with
+/// How long tasks waited for a CPU (Linux accounting/psi.rst). Without PSI it is not there; in older kernels it is, with
 /// `psi=0` as well, and each read fails.
 pub const PRESSURE: &str = "/proc/pressure/cpu";
 

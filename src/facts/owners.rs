@@ -14,6 +14,9 @@ pub struct Owners {
     pub tuned: Option<Tuned>,
     /// Whether a timer asks for new firmware.
     pub fwupd: bool,
+    /// Whether systemd-oomd is started at boot. It does not start without pressure stalls (systemd-oomd.service(8)).
+    #[serde(skip)]
+    pub oomd: bool,
     /// Whether somebody put a unit file of irqbalance where its mask would be.
     pub irqbalance_unit: bool,
     /// What irqbalance was told by a variable, which replaces what it spares by itself.
@@ -61,6 +64,8 @@ pub const MASK: &str = "/dev/null";
 pub const TUNED_ARGUMENTS: &str = "/etc/tuned/bootcmdline";
 const TUNED_WANTED: &str = "/etc/systemd/system/multi-user.target.wants/tuned.service";
 const TUNED_PROFILE: &str = "/etc/tuned/active_profile";
+const OOMD_UNIT: &str = "/etc/systemd/system/systemd-oomd.service";
+const OOMD_WANTED: &str = "/etc/systemd/system/multi-user.target.wants/systemd-oomd.service";
 const FWUPD: &str = "/etc/systemd/system/timers.target.wants/fwupd-refresh.timer";
 /// Of Debian and Ubuntu, and of Red Hat and SUSE.
 const IRQBALANCE: [&str; 2] = ["/etc/default/irqbalance", "/etc/sysconfig/irqbalance"];
@@ -71,6 +76,8 @@ impl Owners {
         Owners {
             tuned: Tuned::read(host, services),
             irqbalance_unit: has_own(&host.link(&HostPath::new(IRQBALANCE_UNIT))),
+            oomd: host.link(&HostPath::new(OOMD_WANTED)).is_ok()
+                && host.link(&HostPath::new(OOMD_UNIT)).as_deref() != Ok(MASK),
             fwupd: host.link(&HostPath::new(FWUPD)).is_ok(),
             banned: IRQBALANCE.into_iter().find_map(|file| Banned::read(host, file)),
         }

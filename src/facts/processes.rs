@@ -89,7 +89,7 @@ pub struct Found {
 }
 
 /// Programs that set what this one sets, or work against it.
-const SERVICES: [&str; 10] = [
+const SERVICES: [&str; 9] = [
     "irqbalance",
     "tuned",
     "numad",
@@ -99,11 +99,7 @@ const SERVICES: [&str; 10] = [
     "thermald",
     "kubelet",
     "stalld",
-    OOMD,
 ];
-
-/// The program that ends what makes memory short: it goes by pressure stalls (systemd-oomd.service(8)).
-pub const OOMD: &str = "systemd-oomd";
 
 /// Enough of a QEMU command line for its name, which libvirt puts first, and for `-machine none`.
 const COMMAND_LINE_HEAD: usize = 512;

@@ -193,7 +193,7 @@ fn refused(ctx: &Context, names: &[&str]) -> Option<Ignored> {
 }
 
 /// Parameters of which a file of the kernel's tells what became of them.
-const READ_BACK: [&str; 3] = ["isolcpus", "nohz_full", "irqaffinity"];
+const READ_BACK: [&str; 4] = ["isolcpus", "nohz_full", "irqaffinity", "psi"];
 
 /// Without its log the kernel does not tell whether it took other parameters.
 fn untold(ctx: &Context, name: &str) -> Option<Ignored> {

@@ -4,7 +4,6 @@ use super::boot::{argument, flag};
 use super::values::word;
 use super::{Context, Disruption, Knob, Reach, Setting, Values, attribute, sysctl, unfit};
 use crate::facts::kernel::{PRESSURE, WORKQUEUE_MASK, WORKQUEUES, fair_server};
-use crate::facts::processes::OOMD;
 use crate::facts::{KernelThread, ThreadKind};
 use crate::formats::{CpuSet, HostPath, Policy};
 use crate::profile::Diagnostic;
@@ -298,11 +297,11 @@ const FREE_THREADS: Knob = Knob {
 const PSI: Knob = Knob {
     id: "sched.psi",
     summary: "Do not account for pressure stalls (PSI)",
-    why: "Each switch of tasks is accounted for, which makes every wake-up longer. A timer on the CPU that armed it, and work \
-        there, make the averages: on an isolated CPU an interrupt and some threads each 2 s while tasks sleep and wake on \
-        it, and once more under a vCPU that has stopped sleeping. RHEL's kernels have it off unless they are told. The price: \
-        /proc/pressure is gone, and with it what goes by it: systemd-oomd does not start without, so where that runs \
-        nothing is changed.",
+    why: "Each switch of tasks is accounted for, which makes every wake-up longer. A timer and work make the averages, before \
+        Linux 6.9 on the CPU that armed the timer: on an isolated one an interrupt and some threads each 2 s while tasks \
+        sleep and wake on it, and once more under a vCPU that has stopped sleeping. RHEL's kernels have it off unless they \
+        are told. The price: /proc/pressure is gone, and what goes by it. systemd-oomd does not start without, so where that \
+        is enabled nothing is changed.",
     source: "Linux accounting/psi.rst; admin-guide/kernel-parameters.txt (psi); systemd-oomd.service(8)",
     since: "Linux 4.20, with CONFIG_PSI",
     check: "/proc/cmdline, and /proc/pressure/cpu cannot be read",
@@ -310,24 +309,35 @@ const PSI: Knob = Knob {
     disruption: Disruption::Reboot,
     values: Values::ON,
     settings: |ctx| {
+        let unfit = |reason: String| Ok(vec![unfit("psi", "0", reason)]);
         let kernel = &ctx.facts.kernel;
-        let given = kernel.command_line.as_ref().is_some_and(|line| !line.values("psi").is_empty());
-        let ignored = match kernel.pressure {
-            true => Some(Ignored::Rejected(format!("the kernel did not accept it: {PRESSURE} can be read"))),
-            false if given || kernel.release.is_none() => None,
-            false => return Ok(vec![unfit("psi", "0", format!("the kernel does not: no {PRESSURE}"))]),
-        };
-        if let Some(oomd) = ctx.facts.services.iter().find(|service| service.name == OOMD) {
-            let why = format!("{OOMD} (PID {}) goes by them: disable it to go without", oomd.pid);
-            return Ok(vec![unfit("psi", "0", why)]);
+        let given = kernel.command_line.as_ref().is_some_and(|line| line.values("psi").contains(&Some("0")));
+        if ctx.facts.owners.oomd {
+            return unfit(NEEDED.into());
         }
+        let ignored = match (kernel.pressure, kernel.log.against("psi")) {
+            (true, _) => {
+                Some(Ignored::Rejected(format!("the kernel did not accept it: {PRESSURE} can be read")))
+            }
+            (false, _) if kernel.release.is_none() => None,
+            (false, _) if !given => {
+                return unfit(format!("pressure stalls are not accounted for: {PRESSURE} cannot be read"));
+            }
+            (false, Some(line)) => {
+                Some(Ignored::Unsupported(format!("the kernel was built without it and logged `{line}`")))
+            }
+            (false, None) => None,
+        };
         let settings = argument(ctx, "psi", "0", ignored)?;
         Ok(settings.into_iter().map(|setting| Setting { note: Some(NO_PRESSURE), ..setting }).collect())
     },
 };
 
-const NO_PRESSURE: &str = "/proc/pressure and the pressure files of cgroups are gone after the boot: keep them for a monitor that \
-    reads them by \"sched.psi\" = \"keep\"";
+const NEEDED: &str =
+    "systemd-oomd needs pressure stalls: `systemctl disable --now systemd-oomd` first to go without";
+
+const NO_PRESSURE: &str = "/proc/pressure is gone after the boot, and the pressure files of cgroups tell nothing: keep them for a \
+    monitor that reads them by \"sched.psi\" = \"keep\"";
 
 /// The knob of threads that can be moved, for which all are looked at.
 pub const FREE_THREADS_KNOB: &str = FREE_THREADS.id;

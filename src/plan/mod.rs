@@ -243,7 +243,8 @@ pub fn make(
     notes.extend(past.notes.iter().chain(&restored.notes).chain(&restored.told).cloned());
     let held = boot.as_ref().map(Boot::held).unwrap_or_default();
     let finished = restored.finished.into_iter().chain(boot.iter().flat_map(Boot::finished)).collect();
-    let open = |item: &Item| matches!(item.observed.state, State::Missing | State::Differs(_));
+    let open =
+        |item: &Item| matches!(item.observed.state, State::Missing | State::Differs(_) | State::ByHand(_));
     let changing = asked.iter().zip(&items).filter(|(_, item)| open(item));
     for note in changing.filter_map(|(asked, _)| asked.setting.note.map(str::to_owned)) {
         // Two knobs may have the same to say.

@@ -123,30 +123,78 @@ fn huge_pages_get_their_mount() {
     assert!(!noted(&tree));
 }
 
-/// Pressure stalls are accounted for where /proc/pressure/cpu can be read, whatever the kernel's line says.
-#[test]
-fn pressure_stalls_are_not_accounted_for() {
-    const PRESSURE: &str = "proc/pressure/cpu";
+const PRESSURE: &str = "proc/pressure/cpu";
+
+/// The reference machine after a boot with `psi=0`, as far as that matters here.
+fn without_pressure() -> Tree {
     let tree = Tree::reference();
-    let state = |tree: &Tree| item(tree, "sched.psi").0;
-    assert_eq!(item(&tree, "sched.psi"), ("missing".into(), None, "psi=0".into()));
     tree.tune(&["apply", REFERENCE]).expect(0);
     tree.write("boot/grub/grub.cfg", "menuentry 'Debian' {\n linux /vmlinuz quiet psi=0\n}\n");
     assert_eq!(state(&tree), "reboot-pending");
     tree.start("quiet psi=0\n");
+    tree
+}
+
+fn state(tree: &Tree) -> String {
+    item(tree, "sched.psi").0
+}
+
+/// Pressure stalls are accounted for where /proc/pressure/cpu can be read, whatever the kernel's line says.
+#[test]
+fn pressure_stalls_are_not_accounted_for() {
+    assert_eq!(item(&Tree::reference(), "sched.psi"), ("missing".into(), None, "psi=0".into()));
+    let tree = without_pressure();
     assert_eq!(state(&tree), "in-line");
+    // Whoever cannot read the kernel's log can see it all the same.
+    let captured = tree.tune(&["capture"]).expect(0).out;
+    let file = tree.note("a.capture", format!("{captured}/dev/kmsg !EPERM\n"));
+    let text = tune(&["verify", REFERENCE, "--root", &file]).expect(1).out;
+    assert!(!text.contains("sched.psi"), "{text}");
     tree.write(PRESSURE, "");
     assert_eq!(state(&tree), "rejected", "it was given, and they are there");
+}
 
+/// A kernel that has none has nothing to be told.
+#[test]
+fn no_pressure_stalls_are_as_good_as_none_accounted_for() {
     let tree = Tree::reference();
     std::fs::remove_file(tree.at(PRESSURE)).expect("recorded");
-    assert_eq!(state(&tree), "not-applicable", "a kernel that has none, and was not told so");
+    assert_eq!(state(&tree), "not-applicable");
+    // Nor does it matter to it what somebody else asks for.
+    tree.start("quiet psi=1\n");
+    std::fs::remove_file(tree.at(PRESSURE)).expect("written");
+    assert_eq!(state(&tree), "not-applicable");
 
-    let tree = Tree::reference();
-    tree.write("proc/41/comm", "systemd-oomd\n");
+    // As old kernels have it with psi=0.
+    let captured = Tree::reference().tune(&["capture"]).expect(0).out;
+    let refused = captured.replace("/proc/pressure/cpu [0666]|", "/proc/pressure/cpu !EOPNOTSUPP");
+    let file = tree.note("a.capture", &refused);
+    let plan = tune(&["apply", "--dry-run", REFERENCE, "--root", &file]).expect(0).out;
+    let reason = "pressure stalls are not accounted for: /proc/pressure/cpu cannot be read";
+    assert!(refused != captured && plan.contains(reason) && !plan.contains("psi=0"), "{plan}");
+
+    let tree = without_pressure();
+    tree.write(
+        "dev/kmsg",
+        "Unknown kernel command line parameters \"psi=0\", will be passed to user space.\n",
+    );
+    assert_eq!(state(&tree), "not-applicable", "it was given to a kernel without it");
+}
+
+/// systemd-oomd goes by them. What it needs is given back to it, and its mask means that nothing starts it.
+#[test]
+fn pressure_stalls_are_left_to_systemd_oomd() {
+    let tree = without_pressure();
+    let unit = "/lib/systemd/system/systemd-oomd.service";
+    tree.link("etc/systemd/system/multi-user.target.wants/systemd-oomd.service", unit);
     let plan = tree.tune(&["apply", "--dry-run", REFERENCE]).expect(0).out;
-    assert!(plan.contains("systemd-oomd (PID 41) goes by them: disable it to go without"), "{plan}");
-    assert!(!plan.contains("psi=0"), "{plan}");
+    let remedy = "systemd-oomd needs pressure stalls: `systemctl disable --now systemd-oomd` first";
+    assert!(plan.contains(remedy), "{plan}");
+    tree.tune(&["apply", REFERENCE]).expect(0);
+    assert!(!tree.read("etc/default/grub.d/99-rtkvm-tune.cfg").contains("psi=0"));
+    tree.link("etc/systemd/system/systemd-oomd.service", "/dev/null");
+    tree.tune(&["apply", REFERENCE]).expect(0);
+    assert!(tree.read("etc/default/grub.d/99-rtkvm-tune.cfg").contains(" psi=0 "));
 }
 
 /// What the profile chooses is what is wanted; what takes a protection away is said each time.

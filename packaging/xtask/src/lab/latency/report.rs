@@ -46,9 +46,11 @@ impl Latency {
     /// What all but one of 10,000 measurements are at most, in microseconds: chance has less part in it than in the maximum.
     fn all_but_a_few(&self) -> u64 {
         let mut above = self.histogram.values().sum::<u64>() / 10_000;
-        for (latency, count) in self.histogram.iter().rev() {
+        for (at, (latency, count)) in self.histogram.iter().rev().enumerate() {
             match above.checked_sub(*count) {
                 Some(left) => above = left,
+                // The last row has what is beyond it, too.
+                None if at == 0 => return self.maximum,
                 None => return *latency,
             }
         }
@@ -357,7 +359,7 @@ cpu#1, 1000.000 MHz
              | all but 1 in 10,000 | 10 | 10 |\n| maximum | 10 | 10 |\n| context switches | 8 | 8 |\n\
              | interrupt LOC Local timer interrupts | 4 | 4 |\n",
             "| 6 to 10 us | 4 | 4 |",
-            "| average | 1.234 | 1.234 |\n| all but 1 in 10,000 | 32 | 32 |\n| maximum | 40045 | 40045 |\n| context switches | 1 | 1 |\n\
+            "| average | 1.234 | 1.234 |\n| all but 1 in 10,000 | 40045 | 40045 |\n| maximum | 40045 | 40045 |\n| context switches | 1 | 1 |\n\
              | softirq TIMER | 3 | 3 |\n",
             "| 0 to 5 us | 200 | 200 |\n| 31 to 40 us | 3 | 3 |",
         ] {
@@ -370,9 +372,10 @@ cpu#1, 1000.000 MHz
         let mut latency = parse(TEXT).unwrap().programs[0].clone();
         let mut of = |rows: &[(u64, u64)]| {
             latency.histogram = rows.iter().copied().collect();
+            latency.maximum = 50;
             latency.all_but_a_few()
         };
-        assert_eq!(of(&[(8, 9_998), (40, 1)]), 40);
+        assert_eq!(of(&[(8, 9_998), (40, 1)]), 50);
         assert_eq!(of(&[(8, 9_999), (40, 1)]), 8);
         assert_eq!(of(&[(8, 9_998), (12, 1), (40, 1)]), 12);
         assert_eq!(of(&[(8, 20_000), (12, 1), (40, 1)]), 8);
