@@ -309,19 +309,21 @@ const PSI: Knob = Knob {
     disruption: Disruption::Reboot,
     values: Values::ON,
     settings: |ctx| {
-        let unfit = |reason: String| Ok(vec![unfit("psi", "0", reason)]);
+        let left_alone = |reason: String| Ok(vec![unfit("psi", "0", reason)]);
+        if ctx.facts.owners.oomd {
+            return left_alone(NEEDED.into());
+        }
         let kernel = &ctx.facts.kernel;
         let given = kernel.command_line.as_ref().is_some_and(|line| line.values("psi").contains(&Some("0")));
-        if ctx.facts.owners.oomd {
-            return unfit(NEEDED.into());
-        }
         let ignored = match (kernel.pressure, kernel.log.against("psi")) {
             (true, _) => {
                 Some(Ignored::Rejected(format!("the kernel did not accept it: {PRESSURE} can be read")))
             }
             (false, _) if kernel.release.is_none() => None,
             (false, _) if !given => {
-                return unfit(format!("pressure stalls are not accounted for: {PRESSURE} cannot be read"));
+                return left_alone(format!(
+                    "pressure stalls are not accounted for: {PRESSURE} cannot be read"
+                ));
             }
             (false, Some(line)) => {
                 Some(Ignored::Unsupported(format!("the kernel was built without it and logged `{line}`")))

@@ -5,7 +5,7 @@ use serde_json::Value;
 
 const IRQBALANCE: &str = "usr/lib/systemd/system/irqbalance.service";
 const BANNED: &str = "etc/rtkvm-tune/irqbalance.env";
-const DROP_IN: &str = "etc/systemd/system/irqbalance.service.d/50-rtkvm-tune.conf";
+const IRQBALANCE_DROP_IN: &str = "etc/systemd/system/irqbalance.service.d/50-rtkvm-tune.conf";
 
 fn plan(tree: &Tree) -> Value {
     let out = tree.tune(&["apply", "--dry-run", REFERENCE, "--format", "json"]).expect(0).out;
@@ -100,7 +100,10 @@ fn irqbalance_is_told_the_isolated_cpus() {
     assert!(banned.contains("\nIRQBALANCE_BANNED_CPULIST=2-7,10-15\n"), "{banned}");
     assert!(banned.contains("\nIRQBALANCE_BANNED_CPUS=fcfc\n"), "{banned}");
     // A file that is named later wins, as systemd.exec(5) says of EnvironmentFile.
-    assert!(tree.read(DROP_IN).ends_with("[Service]\nEnvironmentFile=/etc/rtkvm-tune/irqbalance.env\n"));
+    assert!(
+        tree.read(IRQBALANCE_DROP_IN)
+            .ends_with("[Service]\nEnvironmentFile=/etc/rtkvm-tune/irqbalance.env\n")
+    );
     assert_eq!(programs_after(&tree), [] as [&str; 0]);
 }
 
@@ -122,8 +125,6 @@ fn huge_pages_get_their_mount() {
     assert!(tree.at("etc/systemd/system/sysinit.target.wants/dev-hugepages1G.mount").is_file());
     assert!(!noted(&tree));
 }
-
-const PRESSURE: &str = "proc/pressure/cpu";
 
 /// The reference machine after a boot with `psi=0`, as far as that matters here.
 fn without_pressure() -> Tree {
@@ -191,10 +192,10 @@ fn pressure_stalls_are_left_to_systemd_oomd() {
     let remedy = "systemd-oomd needs pressure stalls: `systemctl disable --now systemd-oomd` first";
     assert!(plan.contains(remedy), "{plan}");
     tree.tune(&["apply", REFERENCE]).expect(0);
-    assert!(!tree.read("etc/default/grub.d/99-rtkvm-tune.cfg").contains("psi=0"));
+    assert!(!tree.read(DROP_IN).contains("psi=0"));
     tree.link("etc/systemd/system/systemd-oomd.service", "/dev/null");
     tree.tune(&["apply", REFERENCE]).expect(0);
-    assert!(tree.read("etc/default/grub.d/99-rtkvm-tune.cfg").contains(" psi=0 "));
+    assert!(tree.read(DROP_IN).contains(" psi=0 "));
 }
 
 /// What the profile chooses is what is wanted; what takes a protection away is said each time.
@@ -233,7 +234,7 @@ fn the_profile_chooses_values() {
     // In line it is said as well.
     let profile = with_knobs(&tree, "'cpu.mitigations' = 'off'");
     tree.tune(&["apply", &profile]).expect(0);
-    assert!(tree.read("etc/default/grub.d/99-rtkvm-tune.cfg").contains(" mitigations=off"));
+    assert!(tree.read(DROP_IN).contains(" mitigations=off"));
     let said = tree.tune(&["verify", &profile]).out;
     assert!(said.contains("warning: \"cpu.mitigations\" = \"off\": programs and guests can read"), "{said}");
 }

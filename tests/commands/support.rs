@@ -16,6 +16,9 @@ pub(crate) const SOURCES: &str = env!("CARGO_MANIFEST_DIR");
 /// The lock of the live machine; that of a tree is its root directory.
 pub(crate) const LOCK: &str = "run/rtkvm-tune.lock";
 
+/// What can be read where the kernel accounts for pressure stalls.
+pub(crate) const PRESSURE: &str = "proc/pressure/cpu";
+
 /// Where the records of earlier runs are.
 pub(crate) const STATE_DIR: &str = "var/lib/rtkvm-tune";
 pub(crate) const STATE: &str = "var/lib/rtkvm-tune/state.json";
@@ -183,12 +186,11 @@ impl Tree {
     /// The kernel's line after a boot, and /proc/pressure as the kernel has it then.
     pub(crate) fn start(&self, line: &str) {
         self.write("proc/cmdline", line);
-        let pressure = "proc/pressure/cpu";
         match line.split_whitespace().any(|word| word == "psi=0") {
-            true => fs::remove_file(self.at(pressure)).unwrap_or_default(),
+            true => fs::remove_file(self.at(PRESSURE)).unwrap_or_default(),
             false => {
-                self.write(pressure, "");
-                self.chmod(pressure, 0o666);
+                self.write(PRESSURE, "");
+                self.chmod(PRESSURE, 0o666);
             }
         }
     }
