@@ -57,12 +57,10 @@ impl Taken {
         let others = facts.definitions.guests.iter().filter(|definition| !is_ours(definition));
         let mut guests = Vec::new();
         for definition in others {
-            let pinned = definition.cpus();
-            // A guest that may run on every CPU is pinned to none: the kernel keeps it off the isolated ones.
-            let pinned = match facts.cpus.online.is_subset(&pinned) {
-                true => CpuSet::new(),
-                false => pinned.intersection(&placement.isolated),
-            };
+            // A vCPU that may run on every CPU is pinned to none: the kernel keeps it off the isolated ones.
+            let pins = definition.pins.iter().filter(|pin| !facts.cpus.online.is_subset(pin));
+            let pinned =
+                pins.fold(CpuSet::new(), |all, pin| all.union(pin)).intersection(&placement.isolated);
             let touched = facts.cpus.cores.iter().filter(|core| !core.cpus.is_disjoint(&pinned));
             let cores = touched.fold(CpuSet::new(), |all, core| all.union(&core.cpus));
             let (pages, unbound) = pages(definition, placement.page, facts);

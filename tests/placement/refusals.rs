@@ -210,6 +210,11 @@ pub(crate) fn cases() -> Vec<(&'static str, String, Facts)> {
             defined(reference(), &[("db", "2-4", 12, 0), ("web", "10-11", 20, 1)]),
         ),
         (
+            "another guest whose vCPUs are pinned to every CPU, one to each",
+            guests(&[four("a", "")]),
+            defined(reference(), &[("db", "0-15", 12, 0)]),
+        ),
+        (
             "places that libvirt has are kept",
             guests(&[("rt0", 2, 2, ""), ("rt1", 6, 2, "")]),
             defined(reference(), &[("rt0", "2-3", 2, 0), ("web", "10-11", 2, 1)]),

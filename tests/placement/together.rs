@@ -71,7 +71,10 @@ fn fits(guests: &[&Guest], page: Size, empty: &[Node], free: &[Node]) -> bool {
 /// What the nodes with isolated CPUs have beside these guests: a core of which they have a thread is theirs.
 fn nodes(host: &Placement, facts: &Facts, others: &[Definition]) -> Vec<Node> {
     let with_cpus = host.nodes.iter().filter(|node| !node.isolated.is_empty());
-    let pinned = |cpu: u32| others.iter().any(|other| other.pins.iter().any(|pin| pin.contains(cpu)));
+    // What may run anywhere is pinned nowhere.
+    let pins: Vec<&CpuSet> =
+        others.iter().flat_map(|o| &o.pins).filter(|p| **p != facts.cpus.online).collect();
+    let pinned = |cpu: u32| pins.iter().any(|pin| pin.contains(cpu));
     with_cpus
         .map(|node| {
             let isolated = facts.cpus.cores.iter().filter(|core| core.cpus.is_subset(&node.isolated));
@@ -85,17 +88,24 @@ fn nodes(host: &Placement, facts: &Facts, others: &[Definition]) -> Vec<Node> {
         .collect()
 }
 
-/// Guests that are not of the profile: the CPUs of each, as numbers among the machine's, its pages, its node.
-fn others() -> impl Strategy<Value = Vec<(Vec<u8>, u64, u8)>> {
-    let other = (prop::collection::vec(any::<u8>(), 0..=3), 0..=4u64, any::<u8>());
+/// Guests that are not of the profile: the CPU of each vCPU, as a number among the machine's, or none where it may
+/// run on all; its pages; its node.
+type Other = (Vec<Option<u8>>, u64, u8);
+
+fn others() -> impl Strategy<Value = Vec<Other>> {
+    let pins = prop::collection::vec(prop::option::weighted(0.9, any::<u8>()), 0..=3);
+    let other = (pins, 0..=4u64, any::<u8>());
     prop_oneof![1 => Just(Vec::new()), 1 => prop::collection::vec(other, 1..=2)]
 }
 
 /// What libvirt holds of them.
-fn definitions(others: &[(Vec<u8>, u64, u8)], host: &Placement, facts: &Facts) -> Vec<Definition> {
+fn definitions(others: &[Other], host: &Placement, facts: &Facts) -> Vec<Definition> {
     let online: Vec<u32> = facts.cpus.online.iter().collect();
-    let other = |(at, (pins, pages, node)): (usize, &(Vec<u8>, u64, u8))| {
-        let pin = |number: &u8| [online[usize::from(*number) % online.len()]].into_iter().collect();
+    let other = |(at, (pins, pages, node)): (usize, &Other)| {
+        let pin = |number: &Option<u8>| match number {
+            Some(number) => [online[usize::from(*number) % online.len()]].into_iter().collect(),
+            None => facts.cpus.online.clone(),
+        };
         let node = facts.numa.nodes[usize::from(*node) % facts.numa.nodes.len()].id;
         Definition {
             name: format!("other-{at}"),
