@@ -13,7 +13,7 @@ use crate::profile::{self, Parsed};
 pub(super) fn run(args: &CaptureArgs) -> Outcome {
     let machine = load::machine(&args.root);
     let given = args.profile.as_deref().map(load::read_profile).transpose()?.map(|given| given.parsed);
-    let snapshot = machine.snapshot()?;
+    let snapshot = machine.snapshot()?.keeping_all();
     let facts = load::facts(&machine, &snapshot)?;
     read_ours(&snapshot);
     // Whatever the profile, and though no plan comes of it.

@@ -1,7 +1,7 @@
 //! CPUs and what they share. Source: Documentation/admin-guide/cputopology.rst and
 //! Documentation/ABI/stable/sysfs-devices-system-cpu.
 
-use super::{Numa, cpu_list, number, numbered};
+use super::{Numa, cpu_list, numbered, once};
 use crate::formats::{CpuSet, HostPath};
 use crate::host::Read;
 use serde::Serialize;
@@ -106,10 +106,11 @@ fn read_cores(host: &dyn Read, dir: &HostPath, online: &CpuSet, numa: &Numa) -> 
         }
         let topology = dir.join(format_args!("cpu{cpu}/topology"));
         let shared = |name: &str| {
-            cpu_list(host, &topology.join(name))
+            once(host, &topology.join(name), |cpus| CpuSet::parse_kernel_list(cpus).ok())
                 .map(|cpus| cpus.intersection(online))
                 .filter(|s| s.contains(cpu))
         };
+        let number = |name: &str| once(host, &topology.join(name), |number| number.parse().ok());
         let alone = || CpuSet::from_iter([cpu]);
         // thread_siblings_list is the name before 5.3.
         let cpus = shared("core_cpus_list").or_else(|| shared("thread_siblings_list")).unwrap_or_else(alone);
@@ -122,9 +123,9 @@ fn read_cores(host: &dyn Read, dir: &HostPath, online: &CpuSet, numa: &Numa) -> 
             }
         }
         let core = Core {
-            id: number(host, &topology.join("core_id")),
-            package: number(host, &topology.join("physical_package_id")),
-            die: number(host, &topology.join("die_id")),
+            id: number("core_id"),
+            package: number("physical_package_id"),
+            die: number("die_id"),
             node: numa.node_of(cpu).map(|node| node.id),
             // Below, when every core is known.
             llc: CpuSet::new(),

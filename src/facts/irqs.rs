@@ -1,7 +1,7 @@
 //! Interrupts and who may move them. Source: Documentation/core-api/irq/irq-affinity.rst,
 //! Documentation/ABI/testing/sysfs-kernel-irq.
 
-use super::{cpu_list, line, numbered, text};
+use super::{numbered, once, text};
 use crate::formats::{CpuSet, HostPath};
 use crate::host::Read;
 use serde::Serialize;
@@ -76,9 +76,17 @@ pub fn directory(number: u32) -> HostPath {
     HostPath::new(format!("/proc/irq/{number}"))
 }
 
+/// The name of the attribute that says where an interrupt may go.
+const AFFINITY: &str = "smp_affinity_list";
+
 /// The attribute that says where one interrupt may go.
 pub fn affinity(number: u32) -> HostPath {
-    directory(number).join("smp_affinity_list")
+    directory(number).join(AFFINITY)
+}
+
+/// Which interrupt's attribute it is that says where that may go.
+pub fn interrupt(path: &HostPath) -> Option<u32> {
+    path.as_str().strip_prefix("/proc/irq/")?.strip_suffix(AFFINITY)?.strip_suffix('/')?.parse().ok()
 }
 
 /// The attribute with the mask for interrupts to come.
@@ -99,13 +107,15 @@ impl Irqs {
 /// `None` for a number that no driver uses, and for one that went away meanwhile.
 fn read_irq(host: &dyn Read, number: u32) -> Option<Irq> {
     let dir = directory(number);
-    let actions = line(host, &HostPath::new(format!("/sys/kernel/irq/{number}/actions")))?;
-    let file = host.file(&affinity(number)).ok()?;
+    let actions = HostPath::new(format!("/sys/kernel/irq/{number}/actions"));
+    let actions = once(host, &actions, |names| (!names.is_empty()).then(|| names.to_owned()))?;
+    let file = host.file(&dir.join(AFFINITY)).ok()?;
+    let list = |text: &str| CpuSet::parse_kernel_list(text).ok();
     let read_only = file.mode & 0o222 == 0;
     Some(Irq {
-        affinity: CpuSet::parse_kernel_list(&file.text()).ok()?,
-        effective: cpu_list(host, &dir.join("effective_affinity_list")),
-        node: super::number(host, &dir.join("node")),
+        affinity: list(&file.text())?,
+        effective: once(host, &dir.join("effective_affinity_list"), list),
+        node: once(host, &dir.join("node"), |number| number.parse().ok()),
         movable: classify(number, &actions, read_only),
         actions,
         number,

@@ -211,6 +211,11 @@ fn cpu_list(host: &dyn Read, path: &HostPath) -> Option<CpuSet> {
     CpuSet::parse_kernel_list(&host.file(path).ok()?.text()).ok()
 }
 
+/// The value of an attribute that nothing else asks for, as `parse` reads its trimmed text; `None` if it has none.
+fn once<T>(host: &dyn Read, path: &HostPath, parse: impl FnOnce(&str) -> Option<T>) -> Option<T> {
+    host.attribute(path).ok().and_then(|text| parse(text.trim()))
+}
+
 /// The numbers N of the entries `PREFIXn` of a directory, ascending.
 fn numbered(host: &dyn Read, dir: &HostPath, prefix: &str) -> Result<Vec<u32>, ReadError> {
     // The kernel writes neither `+1` nor `01`.

@@ -185,6 +185,12 @@ pub trait Read {
     /// The content and mode of a file; symbolic links are followed inside the root.
     fn file(&self, path: &HostPath) -> Result<Rc<File>, ReadError>;
 
+    /// The text of a kernel attribute that a run asks for once, and whose mode says nothing: not its links, its size or
+    /// what it is are looked at, and a snapshot keeps it for a capture alone. A machine has tens of thousands of them.
+    fn attribute(&self, path: &HostPath) -> Result<String, ReadError> {
+        self.file(path).map(|file| file.text().into_owned())
+    }
+
     /// At most the first `limit` bytes of a file that may be long (`/proc/cpuinfo` of 1,024 CPUs is 1.5 MB).
     fn head(&self, path: &HostPath, limit: usize) -> Result<Rc<File>, ReadError>;
 

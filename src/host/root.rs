@@ -65,9 +65,7 @@ impl Root {
     }
 
     fn read(&self, path: &HostPath, limit: usize, whole: bool) -> Result<Rc<File>, ReadError> {
-        let fd = self
-            .open(path.relative(), OFlag::O_RDONLY | OFlag::O_NONBLOCK | OFlag::O_NOCTTY, Mode::empty())
-            .map_err(classify)?;
+        let fd = self.open(path.relative(), READING, Mode::empty()).map_err(classify)?;
         let stat = fstat(&fd).map_err(classify)?;
         let kind = SFlag::from_bits_truncate(stat.st_mode) & SFlag::S_IFMT;
         if kind != SFlag::S_IFREG {
@@ -75,27 +73,7 @@ impl Root {
         }
         let size = usize::try_from(stat.st_size).unwrap_or(0);
         let mut buffer = self.buffer.borrow_mut();
-        let mut len = 0;
-        loop {
-            let room = (len * 2).max(size + 1).max(PAGE + 1).min(limit + 1);
-            if len == room {
-                break;
-            }
-            if buffer.len() < room {
-                buffer.resize(room, 0);
-            }
-            let n = match nix::unistd::read(&fd, &mut buffer[len..room]) {
-                Err(Errno::EINTR) => continue,
-                other => other.map_err(classify)?,
-            };
-            len += n;
-            // A file with a size (on disk; a sysfs attribute shows a page) is complete with one read that
-            // returns no more than it, unless that is whole pages: the kernel hands out long lists by the page.
-            // procfs shows no size and is read to its end.
-            if n == 0 || (size > 0 && len <= size && n % PAGE != 0) {
-                break;
-            }
-        }
+        let mut len = fill(&mut buffer, &fd, size, limit)?;
         if len > limit {
             if whole {
                 return Err(ReadError::Unsuitable);
@@ -106,8 +84,34 @@ impl Root {
     }
 }
 
-/// More than any process's name has, in bytes: the kernel keeps 15 (`TASK_COMM_LEN`), its own threads up to 63.
-const MAX_COMM: usize = 128;
+/// Reads an open file of some size into a buffer: how much there is, and of a file that has more than `limit` bytes
+/// that it has.
+fn fill(buffer: &mut Vec<u8>, fd: &OwnedFd, size: usize, limit: usize) -> Result<usize, ReadError> {
+    let mut len = 0;
+    loop {
+        let room = (len * 2).max(size + 1).max(PAGE + 1).min(limit + 1);
+        if len == room {
+            return Ok(len);
+        }
+        if buffer.len() < room {
+            buffer.resize(room, 0);
+        }
+        let n = match nix::unistd::read(fd, &mut buffer[len..room]) {
+            Err(Errno::EINTR) => continue,
+            other => other.map_err(classify)?,
+        };
+        len += n;
+        // A file with a size (on disk; a sysfs attribute shows a page) is complete with one read that
+        // returns no more than it, unless that is whole pages: the kernel hands out long lists by the page.
+        // procfs shows no size and is read to its end.
+        if n == 0 || (size > 0 && len <= size && n % PAGE != 0) {
+            return Ok(len);
+        }
+    }
+}
+
+/// How a file is opened that may be anything in a tree: a pipe and a terminal do nothing then.
+const READING: OFlag = OFlag::O_RDONLY.union(OFlag::O_NONBLOCK).union(OFlag::O_NOCTTY);
 
 /// The most that one read of a sysfs attribute returns, in bytes: the smallest page of any architecture.
 const PAGE: usize = 4096;
@@ -185,6 +189,16 @@ impl Read for Root {
         self.read(path, MAX_FILE, true)
     }
 
+    /// The kernel writes an attribute at once, a page at most, or all that a caller has room for.
+    fn attribute(&self, path: &HostPath) -> Result<String, ReadError> {
+        let fd = self.open(path.relative(), READING, Mode::empty()).map_err(classify)?;
+        let mut buffer = self.buffer.borrow_mut();
+        match fill(&mut buffer, &fd, PAGE, MAX_FILE)? {
+            len if len > MAX_FILE => Err(ReadError::Unsuitable),
+            len => Ok(String::from_utf8_lossy(&buffer[..len]).into_owned()),
+        }
+    }
+
     fn head(&self, path: &HostPath, limit: usize) -> Result<Rc<File>, ReadError> {
         self.read(path, limit, false)
     }
@@ -216,8 +230,7 @@ impl Read for Root {
     }
 
     fn image(&self, path: &HostPath) -> Result<Image, ReadError> {
-        let flags = OFlag::O_RDONLY | OFlag::O_NONBLOCK | OFlag::O_NOCTTY;
-        let file = std::fs::File::from(self.open(path.relative(), flags, Mode::empty()).map_err(classify)?);
+        let file = std::fs::File::from(self.open(path.relative(), READING, Mode::empty()).map_err(classify)?);
         image_of(file)
     }
 
@@ -240,8 +253,8 @@ impl Read for Root {
         let mut pids: Vec<u32> = names.iter().filter_map(|name| name.parse().ok()).collect();
         pids.sort_unstable();
         let name = |pid: u32| {
-            let file = self.read(&super::comm(pid), MAX_COMM, true).ok()?;
-            Some((pid, file.text().trim_end().to_owned())).filter(|(_, name)| wanted(name))
+            let name = self.attribute(&super::comm(pid)).ok()?;
+            Some((pid, name.trim_end().to_owned())).filter(|(_, name)| wanted(name))
         };
         pids.into_iter().filter_map(name).collect()
     }
@@ -250,8 +263,7 @@ impl Read for Root {
         let names = self.list(&HostPath::new(super::PROCESSES)).unwrap_or_default();
         let mut pids: Vec<u32> = names.iter().filter_map(|name| name.parse().ok()).collect();
         pids.sort_unstable();
-        let stat = |pid: u32| self.read(&super::stat(pid), PAGE, true);
-        pids.retain(|pid| stat(*pid).is_ok_and(|file| super::is_free(&file.text())));
+        pids.retain(|pid| self.attribute(&super::stat(*pid)).is_ok_and(|stat| super::is_free(&stat)));
         pids
     }
 
@@ -298,5 +310,29 @@ impl Read for Root {
         let fd = self.open(path.relative(), flags, Mode::empty()).map_err(classify)?;
         let records = kernel_log::records(&fd).map_err(classify)?;
         Ok(kernel_log::kept(records.iter().map(String::as_str), wanted))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::fs;
+
+    #[test]
+    fn an_attribute_is_read_to_its_end() {
+        let tree = tempfile::tempdir().unwrap();
+        let read = |text: &str| {
+            fs::write(tree.path().join("attribute"), text).unwrap();
+            Root::tree(tree.path()).unwrap().attribute(&HostPath::new("/attribute"))
+        };
+        for length in [0, 1, PAGE - 1, PAGE, PAGE + 1, 2 * PAGE, 5 * PAGE + 7, MAX_FILE] {
+            let text = "0123456789".chars().cycle().take(length).collect::<String>();
+            assert_eq!(read(&text).as_ref(), Ok(&text), "{length}");
+        }
+        assert_eq!(read(&" ".repeat(MAX_FILE + 1)), Err(ReadError::Unsuitable));
+        let root = Root::tree(tree.path()).unwrap();
+        assert_eq!(root.attribute(&HostPath::new("/none")), Err(ReadError::Absent));
+        fs::create_dir(tree.path().join("directory")).unwrap();
+        assert_eq!(root.attribute(&HostPath::new("/directory")), Err(ReadError::Refused(Errno::EISDIR)));
     }
 }

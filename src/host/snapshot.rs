@@ -3,7 +3,7 @@
 use super::{File, Metadata, Node, Read, ReadError};
 use crate::formats::{HostPath, Image};
 use std::cell::RefCell;
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::rc::Rc;
 
 /// One thing that was read.
@@ -28,6 +28,10 @@ pub struct Snapshot {
     /// Files of which no more than this was asked for.
     extracts: RefCell<HashMap<HostPath, Rc<File>>>,
     behind: Option<Box<dyn Read>>,
+    /// Whether attributes that are asked for once are kept as well.
+    keeps_all: bool,
+    /// Those that were not kept, while the program is tested: none is asked for again.
+    passed_on: RefCell<HashSet<HostPath>>,
     // What to say of a path that was not recorded; `None`: it does not exist.
     otherwise: Option<ReadError>,
 }
@@ -36,6 +40,11 @@ impl Snapshot {
     /// A snapshot that reads from `machine` what it is asked for.
     pub fn of(machine: Box<dyn Read>) -> Snapshot {
         Snapshot { behind: Some(machine), ..Snapshot::default() }
+    }
+
+    /// With everything that it will be asked for, to be written as a capture.
+    pub fn keeping_all(self) -> Snapshot {
+        Snapshot { keeps_all: true, ..self }
     }
 
     /// A machine that has exactly `entries`.
@@ -92,6 +101,7 @@ impl Snapshot {
         if let Some(entry) = self.entries.borrow().get(path) {
             return entry.clone();
         }
+        debug_assert!(!self.passed_on.borrow().contains(path), "{path} is asked for once more");
         let otherwise = self.otherwise.unwrap_or(ReadError::Absent);
         let result = self.behind.as_deref().map_or(Err(otherwise), read);
         let entry = result.unwrap_or_else(Entry::Error);
@@ -110,6 +120,17 @@ impl Read for Snapshot {
             Entry::File(file) => Ok(file),
             Entry::Error(error) => Err(error),
             _ => Err(ReadError::Unsuitable),
+        }
+    }
+
+    fn attribute(&self, path: &HostPath) -> Result<String, ReadError> {
+        match &self.behind {
+            Some(machine) if !self.keeps_all => {
+                debug_assert!(self.passed_on.borrow_mut().insert(path.clone()), "{path} is asked for twice");
+                debug_assert!(!self.entries.borrow().contains_key(path), "{path} was asked for before");
+                machine.attribute(path)
+            }
+            _ => self.file(path).map(|file| file.text().into_owned()),
         }
     }
 
