@@ -2,7 +2,7 @@
 //!
 //! Source: Documentation/core-api/printk-formats and admin-guide/kernel-parameters (section "cpu lists").
 
-use std::fmt;
+use std::fmt::{self, Write};
 use std::ops::Range;
 
 /// The highest CPU id accepted: the largest `NR_CPUS` of x86_64 (`CONFIG_MAXSMP`) is 8192.
@@ -203,7 +203,7 @@ impl CpuSet {
         let top = groups.iter().rposition(|g| *g != 0).unwrap_or(0);
         let mut text = format!("{:x}", groups.first().map_or(0, |_| groups[top]));
         for group in groups.iter().take(top).rev() {
-            text.push_str(&format!(",{group:08x}"));
+            write!(text, ",{group:08x}").expect("a String takes all");
         }
         text
     }
@@ -270,8 +270,8 @@ impl fmt::Display for CpuSet {
             }
             let comma = if text.is_empty() { "" } else { "," };
             match last - first {
-                0 => text.push_str(&format!("{comma}{first}")),
-                _ => text.push_str(&format!("{comma}{first}-{last}")),
+                0 => write!(text, "{comma}{first}")?,
+                _ => write!(text, "{comma}{first}-{last}")?,
             }
         }
         f.pad(&text)

@@ -7,9 +7,11 @@ use crate::facts::PROGRAM;
 use crate::facts::irqs::{DEFAULT_AFFINITY, affinity};
 use crate::facts::{Interface, Irq, Movable};
 use crate::formats::{Channels, CpuSet, HostPath};
+use crate::placement::NodePlace;
 use crate::resources::{
     Attribute, IRQ_RULES, IRQ_SERVICE, IRQ_TIMER, OwnedFile, Resource, State, Value, untold,
 };
+use std::collections::HashMap;
 
 pub(super) const KNOBS: &[Knob] = &[BOOT_AFFINITY, DEFAULT, AFFINITY, NEW_DEVICES, CHANNELS];
 
@@ -77,6 +79,10 @@ const VECTORS: usize = 200;
 /// Which vectors of the housekeeping CPUs are taken, as far as it can be known: x86 gives each interrupt one on one CPU.
 struct Vectors<'a> {
     ctx: &'a Context<'a>,
+    /// The list of all housekeeping CPUs.
+    housekeeping: String,
+    /// Which of the placement's nodes has each housekeeping CPU.
+    nodes: HashMap<u32, usize>,
     /// How many interrupts stay within each node's housekeeping CPUs, in the order of the placement's nodes.
     near: Vec<usize>,
     /// How many stay within all of them.
@@ -86,7 +92,11 @@ struct Vectors<'a> {
 impl<'a> Vectors<'a> {
     /// With the interrupts that stay where they are.
     fn new(ctx: &'a Context<'a>) -> Vectors<'a> {
-        let mut vectors = Vectors { ctx, near: vec![0; ctx.placement.nodes.len()], all: 0 };
+        let of_node = |(at, node): (usize, &'a NodePlace)| node.housekeeping.iter().map(move |cpu| (cpu, at));
+        let nodes = ctx.placement.nodes.iter().enumerate().flat_map(of_node).collect();
+        let housekeeping = ctx.placement.housekeeping.to_string();
+        let near = vec![0; ctx.placement.nodes.len()];
+        let mut vectors = Vectors { ctx, housekeeping, nodes, near, all: 0 };
         for irq in ctx.facts.irqs.irqs.iter().filter(|irq| !moves(ctx, irq)) {
             // Where it goes now lags behind for one that was moved.
             let effective = irq.effective.as_ref().filter(|_| irq.movable != Movable::Yes);
@@ -98,17 +108,22 @@ impl<'a> Vectors<'a> {
         vectors
     }
 
+    /// The housekeeping CPUs of the node that has the first of these, and the node's place among the others.
+    fn node(&self, cpus: &CpuSet) -> Option<(usize, &'a CpuSet)> {
+        let at = *self.nodes.get(&cpus.first()?)?;
+        Some((at, &self.ctx.placement.nodes[at].housekeeping))
+    }
+
     fn take(&mut self, cpus: &CpuSet) {
         self.all += 1;
-        for (node, used) in self.ctx.placement.nodes.iter().zip(&mut self.near) {
-            *used += usize::from(cpus.is_subset(&node.housekeeping));
+        if let Some((at, _)) = self.node(cpus).filter(|(_, near)| cpus.is_subset(near)) {
+            self.near[at] += 1;
         }
     }
 
     /// Whether none is left for one more interrupt on these CPUs.
     fn is_full(&self, cpus: &CpuSet) -> bool {
-        let nodes = self.ctx.placement.nodes.iter().zip(&self.near);
-        let near = nodes.filter(|(node, _)| node.housekeeping == *cpus).map(|(_, used)| *used).next();
+        let near = self.node(cpus).filter(|(_, near)| *near == cpus).map(|(at, _)| self.near[at]);
         // Only x86 has so few, and it alone has flags.
         self.ctx.facts.hardware.flags.is_some() && near.unwrap_or(self.all) >= VECTORS * cpus.len()
     }
@@ -135,11 +150,13 @@ fn irq_setting(ctx: &Context, vectors: &mut Vectors, irq: &Irq) -> Setting {
     let setting = match full {
         true => {
             let state = State::ByHand(format!(
-                "CPUs {housekeeping} have about {VECTORS} interrupt vectors each, and all are taken: use more housekeeping \
-                 CPUs, or fewer channels (knob irq.channels)"
+                "CPUs {} have about {VECTORS} interrupt vectors each, and all are taken: use more housekeeping CPUs, or \
+                 fewer channels (knob irq.channels)",
+                vectors.housekeeping
             ));
             let found = Some(irq.affinity.to_string());
-            Setting::new(label, Resource::Check { found, wanted: want.to_string(), state, kept_by: None })
+            let wanted = if want == *housekeeping { vectors.housekeeping.clone() } else { want.to_string() };
+            Setting::new(label, Resource::Check { found, wanted, state, kept_by: None })
         }
         false => attribute(&label, affinity(irq.number), Value::List(want), fixed),
     };

@@ -12,7 +12,8 @@ fn one(step: &Step) -> String {
     match step {
         Step::Attribute { path, before, after, exact } => {
             let after = exact.clone().unwrap_or_else(|| after.written(before));
-            unified(path.as_str(), Some(before), Some(&after))
+            one_line(path.as_str(), before, &after)
+                .unwrap_or_else(|| unified(path.as_str(), Some(before), Some(&after)))
         }
         Step::File { path, before, after, mode, .. } => {
             let diff = unified(path.as_str(), before.as_deref(), after.as_deref());
@@ -57,6 +58,13 @@ fn blob(text: &str) -> String {
     hash[..7].to_owned()
 }
 
+/// The same as [`unified`] where both texts are one line, as those of kernel attributes are, of which there are many.
+fn one_line(path: &str, before: &str, after: &str) -> Option<String> {
+    let line = |text: &str| text.find('\n').is_some_and(|end| end + 1 == text.len());
+    (line(before) && line(after) && before != after)
+        .then(|| format!("--- a{path}\n+++ b{path}\n@@ -1 +1 @@\n-{before}+{after}"))
+}
+
 fn unified(path: &str, before: Option<&str>, after: Option<&str>) -> String {
     let name = |text: Option<&str>, side| text.map_or("/dev/null".into(), |_| format!("{side}{path}"));
     let (old, new) = (name(before, "a"), name(after, "b"));
@@ -68,4 +76,22 @@ fn unified(path: &str, before: Option<&str>, after: Option<&str>) -> String {
 /// Lines as patch and git see them: a lone carriage return ends none.
 fn lines(text: Option<&str>) -> Vec<&str> {
     text.unwrap_or_default().split_inclusive('\n').collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{one_line, unified};
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn one_line_is_no_other_diff(before in "[ab]{0,3}\n{0,2}[ab]?", after in "[ab]{0,3}\n{0,2}[ab]?") {
+            let short = one_line("/a", &before, &after);
+            prop_assert_eq!(short.is_some(), before.lines().count() == 1 && after.lines().count() == 1
+                && before.ends_with('\n') && after.ends_with('\n') && before != after);
+            if let Some(short) = short {
+                prop_assert_eq!(short, unified("/a", Some(&before), Some(&after)));
+            }
+        }
+    }
 }

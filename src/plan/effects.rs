@@ -4,7 +4,7 @@
 
 use super::{Item, State};
 use crate::facts::Facts;
-use crate::facts::irqs::affinity;
+use crate::facts::irqs::interrupt;
 use crate::formats::{CpuSet, HostPath};
 use crate::host::{Read, ReadError};
 use crate::placement::Placement;
@@ -18,11 +18,11 @@ const DOMAINS: &str = "/sys/kernel/debug/sched/domains";
 pub(super) fn pending(facts: &Facts, placement: &Placement, items: &mut [Item]) {
     let on_isolated = facts.irqs.irqs.iter().filter_map(|irq| {
         let on = irq.effective.as_ref()?.intersection(&placement.isolated);
-        (!on.is_empty()).then(|| (affinity(irq.number), on))
+        (!on.is_empty()).then_some((irq.number, on))
     });
-    let on_isolated: HashMap<HostPath, CpuSet> = on_isolated.collect();
+    let on_isolated: HashMap<u32, CpuSet> = on_isolated.collect();
     for item in items.iter_mut().filter(|item| item.observed.state == State::InLine) {
-        if let Some(on) = item.path.as_ref().and_then(|path| on_isolated.get(path)) {
+        if let Some(on) = item.path.as_ref().and_then(interrupt).and_then(|number| on_isolated.get(&number)) {
             let are = if on.len() == 1 { "CPU" } else { "CPUs" };
             item.observed.state = State::Pending(format!(
                 "until it next comes it is served by isolated {are} {on} (effective_affinity_list)"

@@ -36,6 +36,8 @@ pub use in_use::Running;
 pub use notes::unwritten_loader;
 use restore::{How, Past, Restored};
 use serde::Serialize;
+use std::cell::LazyCell;
+use std::collections::HashSet;
 pub use step::Step;
 use trial::Course;
 
@@ -197,7 +199,7 @@ pub fn make(
     });
     let rendered: Vec<_> = rendered.collect();
     let warned = guests::lint(&facts, &placement, profile, &rendered)?;
-    let (left_alone, asked): (Vec<_>, Vec<_>) = asked.into_iter().partition(|asked| asked.kept);
+    let left_alone: Vec<_> = asked.extract_if(.., |asked| asked.kept).collect();
     let boot = match scope {
         Scope::Everything | Scope::Trial(_) => Boot::plan(host, &facts, &asked, &left_alone, &past.state),
         Scope::Runtime => None,
@@ -298,7 +300,8 @@ fn no_longer_asked(
     past: &Past,
     running: Option<&in_use::Running>,
 ) -> Restored {
-    let wanted: Vec<HostPath> = asked.iter().filter_map(|asked| asked.setting.resource.path()).collect();
+    let wanted: LazyCell<HashSet<HostPath>, _> =
+        LazyCell::new(|| asked.iter().filter_map(|asked| asked.setting.resource.path()).collect());
     // What was taken over from rt-conf comes back by a revert alone.
     let apart = [DROP_IN, SCRIPT, RECORD, TRIAL_UNIT, RT_CONF];
     let of_boot = |entry: &Entry| apart.contains(&entry.path.as_str()) || !entry.arguments.is_empty();
@@ -476,7 +479,10 @@ fn steps(
     channels::first(&mut attributes);
     programs.extend(guests::missing_images(host, asked, &programs));
     files.extend(programs.into_iter().map(|program| Step::Run { program }));
-    [attributes, files, disks, domains, starts, boot, restored.directories().collect()].concat()
+    [attributes, files, disks, domains, starts, boot, restored.directories().collect()]
+        .into_iter()
+        .flatten()
+        .collect()
 }
 
 /// The programs that make the changes of these files take effect.

@@ -69,6 +69,7 @@ pub fn sign(state: &State) -> char {
 pub fn rows(items: &[Item], keep: impl Fn(&Item) -> bool) -> Vec<Row> {
     let mut groups: Vec<Vec<&Item>> = Vec::new();
     for item in items.iter().filter(|item| keep(item)) {
+        let word = kind(&item.label);
         let same = |group: &&mut Vec<&Item>| {
             let first = group[0];
             let settled = matches!(item.observed.state, State::InLine | State::NotApplicable(_));
@@ -76,10 +77,10 @@ pub fn rows(items: &[Item], keep: impl Fn(&Item) -> bool) -> Vec<Row> {
                 (&first.wanted, &first.observed.running, &first.observed.next_boot)
                     == (&item.wanted, &item.observed.running, &item.observed.next_boot)
             };
-            let kind = |label| member(label).map(|(word, _)| word);
             first.knob == item.knob
                 && first.observed.state == item.observed.state
-                && kind(&item.label).is_some_and(|word| kind(&first.label) == Some(word))
+                && word.is_some()
+                && word == kind(&first.label)
                 && (settled || same_values())
         };
         match groups.iter_mut().find(same) {
@@ -143,6 +144,11 @@ fn row(group: &[&Item]) -> Row {
 /// `IRQ 24` and `workqueue writeback` are one of several: what it is, and which.
 fn member(label: &str) -> Option<(&str, &str)> {
     label.split_once(' ').filter(|(_, name)| !name.contains(' '))
+}
+
+/// What it is one of.
+fn kind(label: &str) -> Option<&str> {
+    member(label).map(|(word, _)| word)
 }
 
 /// Numbers as ranges, names as they are.
