@@ -146,7 +146,7 @@ impl Inside<'_> {
             arguments.push(format!(
                 "isolcpus=managed_irq,domain,{isolated} nohz=on nohz_full={isolated} rcu_nocbs={isolated} \
                  irqaffinity={kept} skew_tick=1 nosoftlockup nmi_watchdog=0 tsc=reliable \
-                 rcupdate.rcu_normal_after_boot=1"
+                 rcupdate.rcu_normal_after_boot=1 psi=0"
             ));
         }
         arguments.extend(self.kernel_arguments.iter().cloned());

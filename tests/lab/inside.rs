@@ -35,11 +35,17 @@ pub(super) fn a_guest_tunes_itself_by_its_seed() -> Result<()> {
     guest.sh("cloud-init status --wait")?;
     ensure!(guest.read("/sys/devices/system/cpu/isolated")? == "1-3", "the guest isolates other CPUs");
     let line = guest.read("/proc/cmdline")?;
-    for argument in
-        ["isolcpus=managed_irq,domain,1-3", "nohz_full=1-3", "rcu_nocbs=1-3", "irqaffinity=0", "panic=30"]
-    {
+    for argument in [
+        "isolcpus=managed_irq,domain,1-3",
+        "nohz_full=1-3",
+        "rcu_nocbs=1-3",
+        "irqaffinity=0",
+        "psi=0",
+        "panic=30",
+    ] {
         ensure!(line.split(' ').any(|word| word == argument), "{argument} is not on the line: {line}");
     }
+    guest.sh("test ! -e /proc/pressure")?;
     for (path, wanted) in [
         ("/proc/sys/kernel/sched_rt_runtime_us", "-1"),
         ("/proc/sys/vm/stat_interval", "10"),
