@@ -210,30 +210,33 @@ impl Attempt<'_, '_, '_> {
         let one = self.kept.iter().map(|kept| vec![kept]);
         let all = (self.kept.len() > 1).then(|| self.kept.iter().collect());
         one.chain(all).find_map(|released: Vec<&Found>| {
-            let mut state = self.machine.without(self.taken);
-            let stay = |kept: &&Found| released.iter().all(|other| other.guest != kept.guest);
-            for kept in self.kept.iter().filter(stay) {
-                state = state.beside(kept);
-            }
-            let is_released = |r: &&&Request| released.iter().any(|kept| kept.guest == r.guest.name.value);
-            let asked: Vec<&Request> = self
-                .all
-                .iter()
-                .filter(is_released)
-                .copied()
-                .chain(others.iter().copied())
-                .chain([request])
-                .collect();
-            let found = search(&asked, &state, FEW_STEPS).ok()?;
-            let moves: Vec<String> = released
-                .iter()
-                .filter_map(|kept| {
-                    let now = found.iter().find(|found| found.guest == kept.guest)?;
-                    (now.nodes() != kept.nodes()).then(|| format!("{} moves by {}", kept.guest, now.key()))
-                })
-                .collect();
-            (!moves.is_empty()).then(|| format!("if {}", moves.join(" and ")))
+            let asked = |name: &String| self.all.iter().find(|request| request.guest.name.value == *name);
+            let anywhere: Vec<Request> =
+                released.iter().filter_map(|kept| asked(&kept.guest)).map(|&r| r.clone()).collect();
+            let found = self.moved(&anywhere, others, request)?;
+            // A guest can be told to go to other nodes. One that got other cores of its own keeps those that it has.
+            let moves = released.iter().filter_map(|kept| {
+                let now = found.iter().find(|found| found.guest == kept.guest)?;
+                (now.nodes() != kept.nodes()).then_some(now)
+            });
+            let moves: Vec<&Found> = moves.collect();
+            let told: Vec<Request> =
+                moves.iter().filter_map(|now| Some(asked(&now.guest)?.on(vec![now.nodes()]))).collect();
+            self.moved(&told, others, request)?;
+            let words = moves.iter().map(|now| format!("{} moves by {}", now.guest, now.key()));
+            (!moves.is_empty()).then(|| format!("if {}", words.collect::<Vec<_>>().join(" and ")))
         })
+    }
+
+    /// A placement in which these of the guests that keep their place are placed anew, and the rest of them stay.
+    fn moved(&self, moving: &[Request], others: &[&Request], request: &Request) -> Option<Vec<Found<'_>>> {
+        let mut state = self.machine.without(self.taken);
+        let stays = |kept: &&Found| moving.iter().all(|moving| moving.guest.name.value != kept.guest);
+        for kept in self.kept.iter().filter(stays) {
+            state = state.beside(kept);
+        }
+        let asked: Vec<&Request> = moving.iter().chain(others.iter().copied()).chain([request]).collect();
+        search(&asked, &state, FEW_STEPS).ok()
     }
 
     /// Where a guest is if it fits beside others.

@@ -65,6 +65,13 @@ fn defined(mut facts: Facts, guests: &[(&str, &str, u64, u32)]) -> Facts {
     facts
 }
 
+/// With these CPUs for each vCPU of one more guest, which takes no pages.
+fn pinned(facts: Facts, lists: &[&str]) -> Facts {
+    let mut facts = defined(facts, &[("db", "", 0, 0)]);
+    facts.definitions.guests[0].pins = lists.iter().map(|list| cpus(list)).collect();
+    facts
+}
+
 /// A machine that shows its PCI devices, which are none.
 fn with_devices(mut facts: Facts) -> Facts {
     facts.devices.pci = Some(Vec::new());
@@ -82,6 +89,9 @@ pub(crate) fn cases() -> Vec<(&'static str, String, Facts)> {
     let small_pages = from_capture(&capture("reference").replace(" pdpe1gb", ""));
     let caches: [(u32, u32, &[&str]); 2] = [(0, 0, &["0", "1", "2", "3"]), (1, 1, &["4", "5", "6", "7"])];
     let offline = machine(&[(0, 32 << 10), (1, 32 << 10)], &caches, "3,6-7");
+    let caches: [(u32, u32, &[&str]); 2] =
+        [(0, 0, &["0,10", "1,11"]), (1, 1, &["2,12", "3,13", "4,14", "5,15", "6,16", "7", "8"])];
+    let single = machine(&[(0, 32 << 10), (1, 32 << 10)], &caches, "");
     let mut nowhere = reference();
     for core in nowhere.cpus.cores.iter_mut().filter(|core| core.cpus.first() >= Some(2)) {
         core.node = None;
@@ -215,9 +225,24 @@ pub(crate) fn cases() -> Vec<(&'static str, String, Facts)> {
             defined(reference(), &[("db", "0-15", 12, 0)]),
         ),
         (
+            "another guest whose vCPUs are pinned to every CPU, a node to each",
+            guests(&[four("a", "")]),
+            pinned(reference(), &["0-7", "8-15"]),
+        ),
+        (
             "places that libvirt has are kept",
             guests(&[("rt0", 2, 2, ""), ("rt1", 6, 2, "")]),
             defined(reference(), &[("rt0", "2-3", 2, 0), ("web", "10-11", 2, 1)]),
+        ),
+        (
+            "in the way is a guest that other cores of its node would do for",
+            guests(&[
+                ("a", 6, 1, "threads-per-core = 2"),
+                ("b", 1, 1, "os = \"other\""),
+                ("c", 1, 1, "os = \"other\""),
+                ("d", 2, 1, ""),
+            ]),
+            defined(single, &[("c", "1", 1, 0), ("d", "4-5", 1, 1)]),
         ),
         (
             "a device that is not there",
