@@ -10,7 +10,6 @@ use crate::plan::diff::patch;
 use crate::plan::restore::Past;
 use crate::plan::{self, Options, Plan};
 use crate::profile::{self, Diagnostic, MAX_PROFILE, Parsed, Source};
-use std::mem::ManuallyDrop;
 use std::path::Path;
 
 /// A profile that was read, and who else could have written it.
@@ -154,13 +153,12 @@ impl ConnectArg {
 }
 
 impl PlanArgs {
-    /// Profile, machine and plan, for the verbs that only look and then end.
-    pub(super) fn plan(&self, options: impl Into<Options>) -> Result<(Machine, ManuallyDrop<Plan>), String> {
+    /// Profile, machine and plan, for the verbs that only look.
+    pub(super) fn plan(&self, options: impl Into<Options>) -> Result<(Machine, Plan), String> {
         let profile = self.connect.read_profile(&self.profile)?;
         let machine = machine(&self.root);
         let plan = make_plan(&machine, &profile.parsed, options, &past(&machine)?)?;
-        // The end of the process takes it down in less time.
-        Ok((machine, ManuallyDrop::new(plan)))
+        Ok((machine, plan))
     }
 
     /// The profile's name in messages.

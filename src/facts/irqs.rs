@@ -68,7 +68,7 @@ impl Movable {
 
 /// Whether it is the place of one interrupt. That of new ones is beside them, and the kernel keeps none of it.
 pub fn is_interrupt(path: &HostPath) -> bool {
-    path.as_str().starts_with("/proc/irq/") && path.as_str() != DEFAULT_AFFINITY
+    interrupt(path).is_some()
 }
 
 /// The directory of one interrupt's attributes.
@@ -84,7 +84,7 @@ pub fn affinity(number: u32) -> HostPath {
     directory(number).join(AFFINITY)
 }
 
-/// Which interrupt's attribute it is that says where that may go.
+/// The interrupt whose [`affinity`] it is.
 pub fn interrupt(path: &HostPath) -> Option<u32> {
     path.as_str().strip_prefix("/proc/irq/")?.strip_suffix(AFFINITY)?.strip_suffix('/')?.parse().ok()
 }

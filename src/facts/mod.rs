@@ -211,9 +211,9 @@ fn cpu_list(host: &dyn Read, path: &HostPath) -> Option<CpuSet> {
     CpuSet::parse_kernel_list(&host.file(path).ok()?.text()).ok()
 }
 
-/// The value of an attribute that nothing else asks for, as `parse` reads its trimmed text; `None` if it has none.
+/// The value in a file that nothing else asks for, as `parse` reads its trimmed text; `None` if it has none.
 fn once<T>(host: &dyn Read, path: &HostPath, parse: impl FnOnce(&str) -> Option<T>) -> Option<T> {
-    host.attribute(path).ok().and_then(|text| parse(text.trim()))
+    host.once(path).ok().and_then(|text| parse(text.trim()))
 }
 
 /// The numbers N of the entries `PREFIXn` of a directory, ascending.

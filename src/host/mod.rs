@@ -185,9 +185,10 @@ pub trait Read {
     /// The content and mode of a file; symbolic links are followed inside the root.
     fn file(&self, path: &HostPath) -> Result<Rc<File>, ReadError>;
 
-    /// The text of a kernel attribute that a run asks for once, and whose mode says nothing: not its links, its size or
-    /// what it is are looked at, and a snapshot keeps it for a capture alone. A machine has tens of thousands of them.
-    fn attribute(&self, path: &HostPath) -> Result<String, ReadError> {
+    /// The text of a file of the kernel's that one place asks for, once, of which a machine may have tens of thousands.
+    /// Neither its mode, its size nor its kind is looked at: in a tree a pipe is as empty as it is. A snapshot keeps it for a
+    /// capture alone.
+    fn once(&self, path: &HostPath) -> Result<String, ReadError> {
         self.file(path).map(|file| file.text().into_owned())
     }
 

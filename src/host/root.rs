@@ -84,8 +84,7 @@ impl Root {
     }
 }
 
-/// Reads an open file of some size into a buffer: how much there is, and of a file that has more than `limit` bytes
-/// that it has.
+/// Reads an open file of some size into a buffer. Returns how many bytes it has; `limit + 1` if more than `limit`.
 fn fill(buffer: &mut Vec<u8>, fd: &OwnedFd, size: usize, limit: usize) -> Result<usize, ReadError> {
     let mut len = 0;
     loop {
@@ -110,7 +109,7 @@ fn fill(buffer: &mut Vec<u8>, fd: &OwnedFd, size: usize, limit: usize) -> Result
     }
 }
 
-/// How a file is opened that may be anything in a tree: a pipe and a terminal do nothing then.
+/// How a file is opened that may be anything in a tree: nothing waits for a pipe, and no terminal is taken over.
 const READING: OFlag = OFlag::O_RDONLY.union(OFlag::O_NONBLOCK).union(OFlag::O_NOCTTY);
 
 /// The most that one read of a sysfs attribute returns, in bytes: the smallest page of any architecture.
@@ -189,8 +188,8 @@ impl Read for Root {
         self.read(path, MAX_FILE, true)
     }
 
-    /// The kernel writes an attribute at once, a page at most, or all that a caller has room for.
-    fn attribute(&self, path: &HostPath) -> Result<String, ReadError> {
+    /// As sysfs hands attributes out: a page at a time, so that less ends it. procfs gives all that there is room for.
+    fn once(&self, path: &HostPath) -> Result<String, ReadError> {
         let fd = self.open(path.relative(), READING, Mode::empty()).map_err(classify)?;
         let mut buffer = self.buffer.borrow_mut();
         match fill(&mut buffer, &fd, PAGE, MAX_FILE)? {
@@ -253,7 +252,7 @@ impl Read for Root {
         let mut pids: Vec<u32> = names.iter().filter_map(|name| name.parse().ok()).collect();
         pids.sort_unstable();
         let name = |pid: u32| {
-            let name = self.attribute(&super::comm(pid)).ok()?;
+            let name = self.once(&super::comm(pid)).ok()?;
             Some((pid, name.trim_end().to_owned())).filter(|(_, name)| wanted(name))
         };
         pids.into_iter().filter_map(name).collect()
@@ -263,7 +262,7 @@ impl Read for Root {
         let names = self.list(&HostPath::new(super::PROCESSES)).unwrap_or_default();
         let mut pids: Vec<u32> = names.iter().filter_map(|name| name.parse().ok()).collect();
         pids.sort_unstable();
-        pids.retain(|pid| self.attribute(&super::stat(*pid)).is_ok_and(|stat| super::is_free(&stat)));
+        pids.retain(|pid| self.once(&super::stat(*pid)).is_ok_and(|stat| super::is_free(&stat)));
         pids
     }
 
@@ -323,7 +322,7 @@ mod tests {
         let tree = tempfile::tempdir().unwrap();
         let read = |text: &str| {
             fs::write(tree.path().join("attribute"), text).unwrap();
-            Root::tree(tree.path()).unwrap().attribute(&HostPath::new("/attribute"))
+            Root::tree(tree.path()).unwrap().once(&HostPath::new("/attribute"))
         };
         for length in [0, 1, PAGE - 1, PAGE, PAGE + 1, 2 * PAGE, 5 * PAGE + 7, MAX_FILE] {
             let text = "0123456789".chars().cycle().take(length).collect::<String>();
@@ -331,8 +330,8 @@ mod tests {
         }
         assert_eq!(read(&" ".repeat(MAX_FILE + 1)), Err(ReadError::Unsuitable));
         let root = Root::tree(tree.path()).unwrap();
-        assert_eq!(root.attribute(&HostPath::new("/none")), Err(ReadError::Absent));
+        assert_eq!(root.once(&HostPath::new("/none")), Err(ReadError::Absent));
         fs::create_dir(tree.path().join("directory")).unwrap();
-        assert_eq!(root.attribute(&HostPath::new("/directory")), Err(ReadError::Refused(Errno::EISDIR)));
+        assert_eq!(root.once(&HostPath::new("/directory")), Err(ReadError::Refused(Errno::EISDIR)));
     }
 }

@@ -20,17 +20,17 @@ pub enum Entry {
 }
 
 /// A machine as far as it was read. Over a [`Root`](super::Root) each path is read at most once, so that one
-/// plan sees one state; what was read can be written as a capture, and a capture is a snapshot with nothing
-/// behind it.
+/// plan sees one state: what was read is kept, but for what only one place asks for ([`Read::once`]). It can be written
+/// as a capture, and a capture is a snapshot with nothing behind it.
 #[derive(Default)]
 pub struct Snapshot {
     entries: RefCell<HashMap<HostPath, Entry>>,
     /// Files of which no more than this was asked for.
     extracts: RefCell<HashMap<HostPath, Rc<File>>>,
     behind: Option<Box<dyn Read>>,
-    /// Whether attributes that are asked for once are kept as well.
+    /// Whether what is asked for once is kept as well.
     keeps_all: bool,
-    /// Those that were not kept, while the program is tested: none is asked for again.
+    /// What was not kept, in debug builds, where nothing of it may be asked for again.
     passed_on: RefCell<HashSet<HostPath>>,
     // What to say of a path that was not recorded; `None`: it does not exist.
     otherwise: Option<ReadError>,
@@ -123,12 +123,12 @@ impl Read for Snapshot {
         }
     }
 
-    fn attribute(&self, path: &HostPath) -> Result<String, ReadError> {
+    fn once(&self, path: &HostPath) -> Result<String, ReadError> {
         match &self.behind {
             Some(machine) if !self.keeps_all => {
                 debug_assert!(self.passed_on.borrow_mut().insert(path.clone()), "{path} is asked for twice");
                 debug_assert!(!self.entries.borrow().contains_key(path), "{path} was asked for before");
-                machine.attribute(path)
+                machine.once(path)
             }
             _ => self.file(path).map(|file| file.text().into_owned()),
         }

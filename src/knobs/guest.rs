@@ -15,7 +15,7 @@ const SEED: Knob = Knob {
     id: "guest.seed",
     summary: "Give each guest of the profile with [guest.cloud-init] a seed that tunes it inside",
     why: "A guest is real-time only if its own kernel isolates its vCPUs as well: the first is for the guest's own work, \
-        the others have neither tick nor interrupts. cloud-init in the guest's image reads the seed at the first boot, \
+        the others have neither tick nor interrupts, and pressure stalls are not accounted for. cloud-init in the guest's image reads the seed at the first boot, \
         installs the real-time kernel, gives it its arguments, and reboots once.",
     source: "cloud-init, NoCloud; TuneD realtime-virtual-guest profile",
     since: "cloud-init 22.4",

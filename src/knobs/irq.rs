@@ -79,8 +79,8 @@ const VECTORS: usize = 200;
 /// Which vectors of the housekeeping CPUs are taken, as far as it can be known: x86 gives each interrupt one on one CPU.
 struct Vectors<'a> {
     ctx: &'a Context<'a>,
-    /// The list of all housekeeping CPUs.
-    housekeeping: String,
+    /// All housekeeping CPUs as a list, which each interrupt without a vector is told with.
+    list: String,
     /// Which of the placement's nodes has each housekeeping CPU.
     nodes: HashMap<u32, usize>,
     /// How many interrupts stay within each node's housekeeping CPUs, in the order of the placement's nodes.
@@ -94,14 +94,14 @@ impl<'a> Vectors<'a> {
     fn new(ctx: &'a Context<'a>) -> Vectors<'a> {
         let of_node = |(at, node): (usize, &'a NodePlace)| node.housekeeping.iter().map(move |cpu| (cpu, at));
         let nodes = ctx.placement.nodes.iter().enumerate().flat_map(of_node).collect();
-        let housekeeping = ctx.placement.housekeeping.to_string();
+        let list = ctx.placement.housekeeping.to_string();
         let near = vec![0; ctx.placement.nodes.len()];
-        let mut vectors = Vectors { ctx, housekeeping, nodes, near, all: 0 };
+        let mut vectors = Vectors { ctx, list, nodes, near, all: 0 };
         for irq in ctx.facts.irqs.irqs.iter().filter(|irq| !moves(ctx, irq)) {
             // Where it goes now lags behind for one that was moved.
             let effective = irq.effective.as_ref().filter(|_| irq.movable != Movable::Yes);
             let on = effective.unwrap_or(&irq.affinity);
-            if on.is_subset(&ctx.placement.housekeeping) {
+            if !on.is_empty() && on.is_subset(&ctx.placement.housekeeping) {
                 vectors.take(on);
             }
         }
@@ -152,10 +152,10 @@ fn irq_setting(ctx: &Context, vectors: &mut Vectors, irq: &Irq) -> Setting {
             let state = State::ByHand(format!(
                 "CPUs {} have about {VECTORS} interrupt vectors each, and all are taken: use more housekeeping CPUs, or \
                  fewer channels (knob irq.channels)",
-                vectors.housekeeping
+                vectors.list
             ));
             let found = Some(irq.affinity.to_string());
-            let wanted = if want == *housekeeping { vectors.housekeeping.clone() } else { want.to_string() };
+            let wanted = if want == *housekeeping { vectors.list.clone() } else { want.to_string() };
             Setting::new(label, Resource::Check { found, wanted, state, kept_by: None })
         }
         false => attribute(&label, affinity(irq.number), Value::List(want), fixed),

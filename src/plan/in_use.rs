@@ -52,7 +52,7 @@ pub(super) fn spare_guests(running: Option<&Running>, asked: &[Asked], items: &m
         let resource = &asked.setting.resource;
         let waits = match resource {
             Resource::Domain { .. } => None,
-            _ => running.waits(asked.knob.disruption, resource.path().as_ref(), "apply --live"),
+            _ => running.waits(asked.knob.disruption, resource.path(), "apply --live"),
         };
         if let (Some(reason), State::Missing | State::Differs(None)) = (waits, &item.observed.state) {
             item.observed.state = State::Waiting(reason);

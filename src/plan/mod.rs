@@ -36,7 +36,6 @@ pub use in_use::Running;
 pub use notes::unwritten_loader;
 use restore::{How, Past, Restored};
 use serde::Serialize;
-use std::cell::LazyCell;
 use std::collections::HashSet;
 pub use step::Step;
 use trial::Course;
@@ -300,8 +299,7 @@ fn no_longer_asked(
     past: &Past,
     running: Option<&in_use::Running>,
 ) -> Restored {
-    let wanted: LazyCell<HashSet<HostPath>, _> =
-        LazyCell::new(|| asked.iter().filter_map(|asked| asked.setting.resource.path()).collect());
+    let wanted: HashSet<&HostPath> = asked.iter().filter_map(|asked| asked.setting.resource.path()).collect();
     // What was taken over from rt-conf comes back by a revert alone.
     let apart = [DROP_IN, SCRIPT, RECORD, TRIAL_UNIT, RT_CONF];
     let of_boot = |entry: &Entry| apart.contains(&entry.path.as_str()) || !entry.arguments.is_empty();
@@ -361,7 +359,7 @@ impl Asked {
             knob: self.knob.id,
             label: self.setting.label.clone(),
             detail: self.setting.detail.clone(),
-            path: self.setting.resource.path(),
+            path: self.setting.resource.path().cloned(),
             reach: self.knob.reach,
             is_argument: matches!(self.setting.resource, Resource::Arguments(_)),
             disruption: if new_guest { Disruption::None } else { self.knob.disruption },

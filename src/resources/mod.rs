@@ -160,15 +160,15 @@ impl Resource {
     }
 
     /// Where it is; `None` for kernel arguments, which share a file, and for what is not there.
-    pub fn path(&self) -> Option<HostPath> {
+    pub fn path(&self) -> Option<&HostPath> {
         match self {
-            Resource::Attribute(attribute) => Some(attribute.path.clone()),
+            Resource::Attribute(attribute) => Some(&attribute.path),
             Resource::Arguments(_) | Resource::Check { .. } | Resource::Unfit { .. } => None,
-            Resource::File(file) => Some(file.path.clone()),
-            Resource::Link { path, .. } | Resource::Disk { path, .. } | Resource::Autostart { path, .. } => {
-                Some(path.clone())
-            }
-            Resource::Domain { path, .. } => Some(path.clone()),
+            Resource::File(file) => Some(&file.path),
+            Resource::Link { path, .. }
+            | Resource::Disk { path, .. }
+            | Resource::Autostart { path, .. }
+            | Resource::Domain { path, .. } => Some(path),
         }
     }
 

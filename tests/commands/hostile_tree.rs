@@ -139,6 +139,24 @@ fn nothing_outside_is_read() {
 }
 
 /// Strange things where files should be: told, and never waited for.
+/// Of what is read without a look at what it is.
+#[test]
+fn a_pipe_or_a_directory_has_no_value() {
+    use nix::sys::stat::Mode;
+    for path in ["sys/kernel/irq/25/actions", "proc/irq/25/node", "proc/irq/25/effective_affinity_list"] {
+        let tree = Tree::reference();
+        fs::remove_file(tree.at(path)).expect("there");
+        let without = tree.tune(&["inspect"]).expect(0).out;
+        nix::unistd::mkfifo(&tree.at(path), Mode::from_bits_truncate(0o644)).expect("a pipe");
+        tree.tune(&["inspect"]).expect(0);
+        fs::remove_file(tree.at(path)).expect("there");
+        fs::create_dir_all(tree.at(path).join("below")).expect("made");
+        assert_eq!(tree.tune(&["inspect"]).expect(0).out, without, "{path}");
+        tree.tune(&["apply", REFERENCE]).expect(0);
+        assert!(tree.at(path).join("below").is_dir());
+    }
+}
+
 #[test]
 fn a_pipe_or_a_directory_is_no_file() {
     use nix::sys::stat::Mode;
