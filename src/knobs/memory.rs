@@ -237,14 +237,16 @@ const PAGE_STRUCTS: Knob = Knob {
 const COMPACTION: Knob = Knob {
     id: "memory.compaction",
     summary: "Do not move memory together ahead of need",
-    why: "The kernel moves pages to have larger free pieces, and who uses one waits meanwhile. Guests' huge pages are \
-        never moved; without it, huge pages asked for later are found less often.",
+    why: "A thread for each node, kcompactdN, looks every 500 ms whether to move pages for larger free pieces, and who uses one \
+        waits meanwhile. It may run on every CPU of its node, and where it was started on an isolated one it stays there, since \
+        the kernel balances nothing away from those. At 0 it sleeps until large pieces are asked for and missing. Guests' huge \
+        pages are never moved; other huge pages that are asked for later are found less often.",
     source: "Linux admin-guide/sysctl/vm.rst (compaction_proactiveness)",
-    since: "Linux 5.9, with CONFIG_COMPACTION",
+    since: "Linux 5.9, with CONFIG_COMPACTION; that the thread sleeps on, 5.15",
     check: "/proc/sys/vm/compaction_proactiveness is 0",
     reach: Reach::Live,
     disruption: Disruption::None,
-    values: Values::opt_in(&[word("off", "only when memory is asked for")]),
+    values: Values::words(&[word("off", "only when memory is asked for")]),
     settings: |_| sysctl("vm.compaction_proactiveness", 0),
 };
 

@@ -25,11 +25,12 @@ const MOUNT: &str = "etc/systemd/system/dev-hugepages1G.mount";
 const MOUNT_WANTS: &str = "etc/systemd/system/sysinit.target.wants/dev-hugepages1G.mount";
 
 /// The values under /proc/sys that the recorded kernel has otherwise.
-const SYSCTLS: [(&str, &str); 5] = [
+const SYSCTLS: [(&str, &str); 6] = [
     ("proc/sys/kernel/hung_task_timeout_secs", "600\n"),
     ("proc/sys/kernel/sched_rt_runtime_us", "-1\n"),
     ("proc/sys/kernel/soft_watchdog", "0\n"),
     ("proc/sys/kernel/timer_migration", "0\n"),
+    ("proc/sys/vm/compaction_proactiveness", "0\n"),
     ("proc/sys/vm/stat_interval", "10\n"),
 ];
 
@@ -323,7 +324,7 @@ fn runtime_only_sets_attributes() {
     let attribute =
         |path: &String| ["proc/irq/", "proc/sys/", "sys/"].iter().any(|dir| path.starts_with(dir));
     assert!(paths.iter().all(attribute), "{paths:?}");
-    assert_eq!(paths.iter().filter(|path| attribute(path)).count(), 25, "{paths:?}");
+    assert_eq!(paths.iter().filter(|path| attribute(path)).count(), 26, "{paths:?}");
 }
 
 fn keep(ids: &[&str]) -> String {

@@ -164,7 +164,7 @@ fn apply_as_json() {
     };
     let document = apply(0);
     assert_eq!((&document["schema"], &document["status"]), (&1.into(), &1.into()));
-    assert_eq!((outcomes(&document, "done"), outcomes(&document, "left-to-you")), (35, 4), "{document:#}");
+    assert_eq!((outcomes(&document, "done"), outcomes(&document, "left-to-you")), (36, 4), "{document:#}");
     let document = apply(0);
     assert_eq!((outcomes(&document, "done"), outcomes(&document, "left-to-you")), (0, 1), "{document:#}");
 }
