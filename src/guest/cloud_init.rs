@@ -159,7 +159,9 @@ impl Inside<'_> {
         let mut files = vec![
             file(
                 "/etc/sysctl.d/99-rtkvm-tune.conf",
-                "kernel.sched_rt_runtime_us = -1\nkernel.timer_migration = 0\nvm.stat_interval = 10\n".into(),
+                "kernel.sched_rt_runtime_us = -1\nkernel.timer_migration = 0\nvm.stat_interval = 10\n\
+                 vm.compaction_proactiveness = 0\n"
+                    .into(),
             ),
             file(
                 "/etc/tmpfiles.d/rtkvm-tune.conf",

@@ -49,6 +49,7 @@ pub(super) fn a_guest_tunes_itself_by_its_seed() -> Result<()> {
     for (path, wanted) in [
         ("/proc/sys/kernel/sched_rt_runtime_us", "-1"),
         ("/proc/sys/vm/stat_interval", "10"),
+        ("/proc/sys/vm/compaction_proactiveness", "0"),
         ("/root/own", "mine"),
     ] {
         let found = guest.read(path)?;
