@@ -62,7 +62,7 @@ fn on_machine<T>(
 ) -> Result<T, String> {
     let snapshot = machine.snapshot()?;
     let made = make(&snapshot, facts_for(machine, &snapshot, parsed)?);
-    // This happens once or twice in a process; to take down tens of thousands of files first is a tenth of its time.
+    // This happens once or twice in a process, whose end takes down tens of thousands of files in less time.
     std::mem::forget(snapshot);
     made.map_err(|diagnostics| shown(&diagnostics, &parsed.source))
 }

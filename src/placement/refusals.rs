@@ -220,11 +220,14 @@ impl Attempt<'_, '_, '_> {
                 (now.nodes() != kept.nodes()).then_some(now)
             });
             let moves: Vec<&Found> = moves.collect();
+            if moves.is_empty() {
+                return None;
+            }
             let told: Vec<Request> =
                 moves.iter().filter_map(|now| Some(asked(&now.guest)?.on(vec![now.nodes()]))).collect();
             self.moved(&told, others, request)?;
             let words = moves.iter().map(|now| format!("{} moves by {}", now.guest, now.key()));
-            (!moves.is_empty()).then(|| format!("if {}", words.collect::<Vec<_>>().join(" and ")))
+            Some(format!("if {}", words.collect::<Vec<_>>().join(" and ")))
         })
     }
 
